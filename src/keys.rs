@@ -1,0 +1,126 @@
+//! The callback's public keys, by version. A request names a key URL; it is compared with the one
+//! documented shape and never visited: keys come from our own origin, within limits of time, size
+//! and rate, or from the pinned file. The only file (with oss.rs) that names `ureq`.
+
+use std::time::Duration;
+
+use crate::app::Reject;
+use crate::callback::PublicKey;
+use crate::config::KeySource;
+
+/// Where OSS publishes its keys.
+pub const ORIGIN: &str = "https://gosspublic.alicdn.com";
+const HOST_AND_PATH: &str = "gosspublic.alicdn.com/callback_pub_key_v";
+
+/// Version 1, unchanged since at least 2015: what we use when it cannot be fetched.
+const BUILT_IN: &str = "-----BEGIN PUBLIC KEY-----
+MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAKs/JBGzwUB2aVht4crBx3oIPBLNsjGs
+C0fTXv+nvlmklvkcolvpvXLTjaxUHR3W9LXxQ2EHXAJfCB+6H2YF1k8CAwEAAQ==
+-----END PUBLIC KEY-----";
+
+const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
+const MAX_PEM_BYTES: u64 = 4096;
+/// A fetch holds the loop, so forged requests must not be able to cause many.
+const SECONDS_BETWEEN_FETCHES: u64 = 10;
+const REFRESH_SECONDS: u64 = 86_400;
+/// Verified callbacks have named one version in ten years.
+const MAX_KEYS: usize = 8;
+
+pub struct Keys {
+    /// None: the key is pinned, and stands for every version.
+    origin: Option<String>,
+    keys: Vec<(u32, PublicKey)>,
+    /// Unix seconds; compared by distance, so that a clock that steps back stops nothing.
+    last_fetch: u64,
+    last_refresh: u64,
+}
+
+impl Keys {
+    /// Holds the pinned key, or the built-in one until `refresh` has fetched it.
+    pub fn new(source: &KeySource) -> Keys {
+        let (origin, pem) = match source {
+            KeySource::Pinned(pem) => (None, pem.as_str()),
+            KeySource::Origin(origin) => (Some(origin.clone()), BUILT_IN),
+        };
+        let keys = PublicKey::from_pem(pem).map(|key| (1, key)).into_iter().collect();
+        Keys { origin, keys, last_fetch: 0, last_refresh: 0 }
+    }
+
+    /// Fetches version 1 when a day has passed (at once after the start) and says in words what
+    /// came of it. A failure keeps the key in hand, and is tried again in a day.
+    pub fn refresh(
+        &mut self,
+        now: u64,
+        fetch: impl FnMut(&str) -> Result<String, String>,
+    ) -> Option<String> {
+        if self.origin.is_none() || now.abs_diff(self.last_refresh) < REFRESH_SECONDS {
+            return None;
+        }
+        self.last_refresh = now;
+        Some(match self.fetch(1, now, fetch) {
+            Ok(()) => "callback key v1: fetched".to_owned(),
+            Err(error) => format!("callback key v1: not fetched ({error}), using the one in hand"),
+        })
+    }
+
+    /// The key for a decoded `x-oss-pub-key-url`.
+    pub fn find(
+        &mut self,
+        url: &str,
+        now: u64,
+        fetch: impl FnMut(&str) -> Result<String, String>,
+    ) -> Result<&PublicKey, Reject> {
+        let named = version(url).ok_or(Reject::BadKeyUrl)?;
+        let wanted = if self.origin.is_some() { named } else { 1 };
+        if !self.keys.iter().any(|(version, _)| *version == wanted) {
+            let soon = now.abs_diff(self.last_fetch) < SECONDS_BETWEEN_FETCHES;
+            if soon || self.keys.len() >= MAX_KEYS {
+                return Err(Reject::KeyUnavailable);
+            }
+            self.fetch(wanted, now, fetch).map_err(|_| Reject::KeyUnavailable)?;
+        }
+        let key = self.keys.iter().find(|(version, _)| *version == wanted);
+        key.map(|(_, key)| key).ok_or(Reject::KeyUnavailable)
+    }
+
+    fn fetch(
+        &mut self,
+        version: u32,
+        now: u64,
+        mut fetch: impl FnMut(&str) -> Result<String, String>,
+    ) -> Result<(), String> {
+        let origin = self.origin.as_deref().unwrap_or_default();
+        self.last_fetch = now;
+        let pem = fetch(&format!("{origin}/callback_pub_key_v{version}.pem"))?;
+        let key = PublicKey::from_pem(&pem).ok_or("not a public key")?;
+        self.keys.retain(|(held, _)| *held != version);
+        self.keys.push((version, key));
+        Ok(())
+    }
+}
+
+/// `http(s)://gosspublic.alicdn.com/callback_pub_key_v<digits>.pem` and nothing else.
+fn version(url: &str) -> Option<u32> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"))?;
+    let digits = rest.strip_prefix(HOST_AND_PATH)?.strip_suffix(".pem")?;
+    let plain = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
+    if plain && digits.len() <= 4 { digits.parse().ok() } else { None }
+}
+
+/// Fetches a PEM: TLS with certificates checked (unless `url` is http, which the configuration
+/// allows on loopback only), no redirects, no proxy, bounded in time and size.
+pub fn fetch(url: &str) -> Result<String, String> {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .https_only(url.starts_with("https:"))
+        .max_redirects(0)
+        .proxy(None)
+        .timeout_global(Some(FETCH_TIMEOUT))
+        .build()
+        .into();
+    let mut response = agent.get(url).call().map_err(|error| error.to_string())?;
+    if response.status() != 200 {
+        return Err(format!("status {}", response.status().as_u16()));
+    }
+    let body = response.body_mut().with_config().limit(MAX_PEM_BYTES);
+    body.read_to_string().map_err(|error| error.to_string())
+}

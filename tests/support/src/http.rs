@@ -1,0 +1,75 @@
+//! Just enough of an HTTP client to send what no library would.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// An answer, header names in lower case.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// Sends `METHOD TARGET` with headers and body on a connection of its own.
+pub fn request(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Reply {
+    let mut message = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\n");
+    for (name, value) in headers {
+        message += &format!("{name}: {value}\r\n");
+    }
+    if !body.is_empty() || method == "POST" {
+        message += &format!("Content-Length: {}\r\n", body.len());
+    }
+    message += "Connection: close\r\n\r\n";
+    send(address, &[message.as_bytes(), body].concat(), method == "HEAD").expect("an answer")
+}
+
+/// Sends bytes as they are and reads one answer; none if the connection ends without one.
+pub fn send(address: SocketAddr, message: &[u8], head_only: bool) -> Option<Reply> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
+    // The server may answer and close before it has read all.
+    let _ = stream.write_all(message);
+    read_reply(&mut stream, head_only)
+}
+
+/// Reads one answer (never chunked: this server always says its length).
+pub fn read_reply(stream: &mut impl Read, head_only: bool) -> Option<Reply> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte).ok()? == 0 || head.len() > 65_536 {
+            return None;
+        }
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).ok()?;
+    let mut lines = head.split("\r\n");
+    let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+    let headers: Vec<(String, String)> = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+        .collect();
+    let length = headers.iter().find(|(name, _)| name == "content-length");
+    let length = length.and_then(|(_, value)| value.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; if head_only { 0 } else { length }];
+    stream.read_exact(&mut body).ok()?;
+    Some(Reply { status, headers, body })
+}

@@ -1,0 +1,7 @@
+//! What the tests share: the real binary as a child process, and plain HTTP over sockets.
+
+mod http;
+mod server;
+
+pub use http::{Reply, read_reply, request, send};
+pub use server::{Run, Server, binary, run};
