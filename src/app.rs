@@ -146,6 +146,7 @@ pub struct App {
     keys: Keys,
     /// Which body field carries which `${variable}`, from `CALLBACK_BODY`.
     names: BTreeMap<String, String>,
+    page: Vec<page::File>,
 }
 
 impl App {
@@ -155,7 +156,8 @@ impl App {
         let variable = |text: String| Some(text.strip_prefix("${")?.strip_suffix('}')?.to_owned());
         let names = template.unwrap_or_default().into_iter();
         let names = names.filter_map(|(name, text)| Some((variable(text)?, name))).collect();
-        App { keys: Keys::new(&config.public_key), names, config }
+        let page = if config.client_page { page::files() } else { Vec::new() };
+        App { keys: Keys::new(&config.public_key), names, page, config }
     }
 
     /// Work for when nobody waits.
@@ -170,7 +172,8 @@ impl App {
     pub fn log(&self, request: &Request, response: &Response, now: u64) {
         let Request { peer, method, .. } = request;
         let (path, status, note) = (request.path(), response.status, &response.note);
-        log::line(now, &format!("{peer} {method} {path:?} {status} {note}"));
+        let line = format!("{peer} {method} {path:?} {status} {note}");
+        log::line(now, line.trim_end());
     }
 
     /// Answers one request.
@@ -197,11 +200,22 @@ impl App {
             "/" => self.policy(policy::answer_v1, now),
             "/get_post_signature_for_oss_upload" => self.policy(policy::answer_v4, now),
             "/healthz" => Response::text(200, "ok\n").with("Cache-Control", "no-store"),
-            path => match page::file(path).filter(|_| self.config.client_page) {
-                Some((content_type, bytes)) => Response::new(200, bytes, content_type),
+            path => match self.page.iter().find(|file| file.path == path) {
+                Some(file) => self.file(file, request),
                 None => Response::text(404, "not found\n"),
             },
         }
+    }
+
+    fn file(&self, file: &page::File, request: &Request) -> Response {
+        let held = request.header("if-none-match").ok().flatten().unwrap_or_default();
+        let fresh = held.split(',').any(|tag| tag.trim().trim_start_matches("W/") == file.etag);
+        let (status, body) = if fresh { (304, [].as_slice()) } else { (200, file.bytes) };
+        Response::new(status, body, file.content_type)
+            .with("ETag", file.etag.clone())
+            .with("Cache-Control", "no-cache")
+            .with("Content-Security-Policy", page::security_policy(&self.config.host))
+            .with("Referrer-Policy", "no-referrer")
     }
 
     /// A signed policy. Nothing in it comes from the request.

@@ -35,7 +35,9 @@ const KNOWN: [&str; 19] = [
 
 const FORM_BODY: &str = "filename=${object}&size=${size}&mimeType=${mimeType}\
     &height=${imageInfo.height}&width=${imageInfo.width}&bucket=${bucket}&etag=${etag}";
-const JSON_BODY: &str = r#"{"filename":${object},"size":${size},"mimeType":${mimeType},"height":${imageInfo.height},"width":${imageInfo.width},"bucket":${bucket},"etag":${etag}}"#;
+const JSON_BODY: &str = "{\"filename\":${object},\"size\":${size},\"mimeType\":${mimeType},\
+    \"height\":${imageInfo.height},\"width\":${imageInfo.width},\"bucket\":${bucket},\
+    \"etag\":${etag}}";
 
 /// A V4 signature lives seven days at most.
 const MAX_EXPIRE_SECONDS: u64 = 7 * 86_400;

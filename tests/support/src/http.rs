@@ -73,3 +73,27 @@ pub fn read_reply(stream: &mut impl Read, head_only: bool) -> Option<Reply> {
     stream.read_exact(&mut body).ok()?;
     Some(Reply { status, headers, body })
 }
+
+/// Posts a form as a browser does: the fields in order, then the file.
+pub fn post_form(url: &str, fields: &[(&str, &str)], file: (&str, &str, &[u8])) -> Reply {
+    const BOUNDARY: &str = "----support7MA4YWxkTrZu0gW";
+    let address = url.strip_prefix("http://").expect("http").trim_end_matches('/');
+    let mut body = Vec::new();
+    for (name, value) in fields {
+        let part = format!(
+            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+        );
+        body.extend_from_slice(part.as_bytes());
+    }
+    let (filename, content_type, bytes) = file;
+    let part = format!(
+        "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{filename}\"\r\n\
+         Content-Type: {content_type}\r\n\r\n"
+    );
+    body.extend_from_slice(part.as_bytes());
+    body.extend_from_slice(bytes);
+    body.extend_from_slice(format!("\r\n--{BOUNDARY}--\r\n").as_bytes());
+    let content_type = format!("multipart/form-data; boundary={BOUNDARY}");
+    let headers = [("Content-Type", content_type.as_str())];
+    request(address.parse().expect("an address"), "POST", "/", &headers, &body)
+}

@@ -3,5 +3,5 @@
 mod http;
 mod server;
 
-pub use http::{Reply, read_reply, request, send};
+pub use http::{Reply, post_form, read_reply, request, send};
 pub use server::{Run, Server, binary, run};

@@ -38,6 +38,23 @@ impl Server {
         Server::spawn(command, vars)
     }
 
+    /// Starts with `CALLBACK_URL` naming this very server (and the path `/callback`).
+    pub fn start_called_back(vars: &[(&str, &str)]) -> Server {
+        loop {
+            // Another process may take the port between the two: then try another one.
+            let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let address = free.local_addr().expect("bound");
+            drop(free);
+            let mut command = Command::new(binary());
+            command.args(["127.0.0.1", &address.port().to_string()]);
+            let url = format!("http://{address}/callback");
+            let server = Server::spawn(command, &[&[("CALLBACK_URL", &*url)], vars].concat());
+            if server.address == address {
+                return server;
+            }
+        }
+    }
+
     /// Starts `command`, which must end up as the server (it may be a wrapper that execs it).
     pub fn spawn(mut command: Command, vars: &[(&str, &str)]) -> Server {
         command.env_clear().envs(environment(vars));
@@ -53,7 +70,7 @@ impl Server {
             }
         });
         let mut server = Server { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), log };
-        let line = server.wait_log("listening on ");
+        let line = server.wait_log("listen");
         if let Some((_, address)) = line.split_once("listening on http://") {
             server.address = address.trim().parse().expect("an address");
             if server.address.ip().is_unspecified() {

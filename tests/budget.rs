@@ -1,0 +1,72 @@
+//! What keeps the program auditable in an afternoon, enforced.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const MAX_LINES: usize = 1800;
+const MAX_COLUMNS: usize = 100;
+
+fn sources() -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    files.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
+}
+
+#[test]
+fn src_stays_within_its_budget() {
+    let lines: usize = sources().iter().map(|(_, text)| text.lines().count()).sum();
+    assert!(lines <= MAX_LINES, "src/ has {lines} lines of {MAX_LINES}");
+    for (name, text) in sources() {
+        for (number, line) in text.lines().enumerate() {
+            assert!(line.chars().count() <= MAX_COLUMNS, "{name}:{} is too wide", number + 1);
+        }
+    }
+}
+
+#[test]
+fn each_crate_is_named_in_its_own_files_only() {
+    for (word, owners) in [
+        ("tiny_http::", &["server.rs"][..]),
+        ("ureq::", &["keys.rs", "oss.rs"]),
+        ("rsa::", &["callback.rs"]),
+        ("md5::", &["callback.rs"]),
+        ("sha1::", &["policy.rs"]),
+        ("httparse::", &["door.rs"]),
+    ] {
+        for (name, text) in sources() {
+            let found = text.contains(&format!(" {word}")) || text.contains(&format!("({word}"));
+            assert!(!found || owners.contains(&name.as_str()), "{word} is named in {name}");
+        }
+        let found = sources().iter().any(|(_, text)| text.contains(word));
+        assert!(found || word == "httparse::", "{word} is named nowhere");
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is_and_none_is_unsafe() {
+    for (name, text) in sources() {
+        assert!(text.starts_with("//! "), "{name} has no opening comment");
+        assert!(!text.contains("unsafe {") && !text.contains("unsafe fn"), "{name}");
+        if name == "lib.rs" || name == "main.rs" {
+            assert!(text.contains("#![forbid(unsafe_code)]"), "{name}");
+        }
+    }
+}
+
+/// README states figures about the source; a reader must be able to trust them.
+#[test]
+fn readme_names_every_variable() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let config = fs::read_to_string(root.join("src/config.rs")).unwrap();
+    let start = config.find("const KNOWN").unwrap();
+    let list = &config[start..start + config[start..].find("];").unwrap()];
+    let names: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+    assert!(names.len() > 10);
+    for name in names {
+        assert!(readme.contains(&format!("`{name}`")) || name == "CREDENTIALS_DIRECTORY", "{name}");
+    }
+}

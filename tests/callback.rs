@@ -1,0 +1,185 @@
+//! Callbacks: Alibaba's own example under the real key, every byte of it changed, and tables for
+//! what is signed and how bodies are read.
+
+use appserver::app::Reject;
+use appserver::callback::{Claim, PublicKey, fields, string_to_sign, template};
+use serde_json::Value;
+
+struct Example {
+    authorization: String,
+    key_url: String,
+    target: String,
+    body: String,
+    key: PublicKey,
+}
+
+/// tests/vectors/callback-real.json says where it comes from.
+fn example() -> (Example, Value) {
+    let file: Value = serde_json::from_str(include_str!("vectors/callback-real.json")).unwrap();
+    let vector = file["vectors"][0].clone();
+    let field = |name: &str| vector[name].as_str().unwrap().to_owned();
+    let key = PublicKey::from_pem(file["public_key_pem"].as_str().unwrap()).unwrap();
+    let example = Example {
+        authorization: field("authorization"),
+        key_url: field("x_oss_pub_key_url"),
+        target: field("request_target"),
+        body: field("body"),
+        key,
+    };
+    (example, vector)
+}
+
+fn verify(e: &Example) -> Result<(), Reject> {
+    let claim = Claim::new(&e.authorization, &e.key_url, &e.target, e.body.as_bytes())?;
+    claim.verify(&e.key).map(|_| ())
+}
+
+#[test]
+fn the_documented_callback_verifies() {
+    let (example, vector) = example();
+    let text = string_to_sign(&example.target, example.body.as_bytes()).unwrap();
+    assert_eq!(text, vector["string_to_sign"].as_str().unwrap().as_bytes());
+    assert_eq!(verify(&example), Ok(()));
+}
+
+#[test]
+fn no_byte_of_path_query_or_body_may_change() {
+    let (original, _) = example();
+    let changed = |text: &str, i: usize| {
+        let mut bytes = text.as_bytes().to_vec();
+        bytes[i] ^= 1;
+        String::from_utf8(bytes).unwrap()
+    };
+    for i in 0..original.target.len() {
+        let target = changed(&original.target, i);
+        assert_eq!(verify(&Example { target, ..example().0 }), Err(Reject::SignatureMismatch));
+    }
+    for i in 0..original.body.len() {
+        let body = changed(&original.body, i);
+        assert_eq!(verify(&Example { body, ..example().0 }), Err(Reject::SignatureMismatch));
+    }
+    for (target, body) in [
+        ("/index.php", "bucket=yonghu-test"), // query dropped
+        ("/index.php?id=1&index=2&x=3", "bucket=yonghu-test"), // query extended
+        ("/index.php?id=1&index=2", "bucket=yonghu-test\n"),
+        ("/index.php?id=1&index=2", ""),
+    ] {
+        let moved = Example { target: target.into(), body: body.into(), ..example().0 };
+        assert_eq!(verify(&moved), Err(Reject::SignatureMismatch), "{target} {body:?}");
+    }
+}
+
+#[test]
+fn no_bit_of_the_signature_may_change() {
+    use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+    let (original, _) = example();
+    let signature = BASE64.decode(&original.authorization).unwrap();
+    assert_eq!(signature.len(), 64);
+    for bit in 0..signature.len() * 8 {
+        let mut bytes = signature.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let authorization = BASE64.encode(bytes);
+        let forged = Example { authorization, ..example().0 };
+        assert_eq!(verify(&forged), Err(Reject::SignatureMismatch), "bit {bit}");
+    }
+    let shapes = [
+        (String::new(), Reject::BadAuthorization),
+        (BASE64.encode(&signature[1..]), Reject::BadAuthorization),
+        (BASE64.encode([&signature[..], &[0]].concat()), Reject::BadAuthorization),
+        (BASE64.encode([0; 64]), Reject::SignatureMismatch),
+        (format!("OSS {}", original.authorization), Reject::BadAuthorization),
+        (format!("{} ", original.authorization), Reject::BadAuthorization),
+        (original.authorization.trim_end_matches('=').to_owned(), Reject::BadAuthorization),
+        ("A".repeat(685), Reject::HeaderTooLong),
+    ];
+    for (authorization, reject) in shapes {
+        let bad = Example { authorization: authorization.clone(), ..example().0 };
+        assert_eq!(verify(&bad), Err(reject), "{authorization}");
+    }
+}
+
+#[test]
+fn the_path_is_decoded_once_and_the_query_never() {
+    for (target, expected) in [
+        ("/", Some("/\nB")),
+        ("/a%20b", Some("/a b\nB")),
+        ("/a+b", Some("/a+b\nB")),
+        ("/a%2Fb", Some("/a/b\nB")),
+        ("/%2541", Some("/%41\nB")),
+        ("/%E4%B8%AD?q=%E4%B8%AD", Some("/中?q=%E4%B8%AD\nB")),
+        ("/p?", Some("/p?\nB")),
+        ("/p?a?b", Some("/p?a?b\nB")),
+        ("/%3Fa?b", Some("/?a?b\nB")),
+        ("/%", None),
+        ("/%4", None),
+        ("/%4g", None),
+        ("/%+1", None),
+    ] {
+        let expected = expected.map(|text| text.as_bytes().to_vec());
+        assert_eq!(string_to_sign(target, b"B"), expected, "{target}");
+    }
+    assert_eq!(string_to_sign("/%FF", b"").unwrap(), b"/\xff\n");
+}
+
+#[test]
+fn bodies_are_read_as_their_type_says() {
+    let (example, _) = example();
+    let read = |body: &str, content_type| {
+        // Only what is verified can be read, so sign the table's bodies with a throw-away key.
+        let standin = standin_key();
+        let authorization = standin.sign("/", body.as_bytes());
+        let claim = Claim::new(&authorization, &example.key_url, "/", body.as_bytes()).unwrap();
+        let key = PublicKey::from_pem(standin.public_key_pem()).unwrap();
+        let fields = fields(&claim.verify(&key).unwrap(), content_type)?;
+        Some(fields.into_iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join("|"))
+    };
+    let form = "application/x-www-form-urlencoded";
+    let json = "application/json; charset=utf-8";
+    for (content_type, body, expected) in [
+        (form, "a=1&b=2", Some("a=1|b=2")),
+        (form, "a=%E4%B8%AD+%2B&b=", Some("a=中 +|b=")),
+        (form, "&&a=b=c&", Some("a=b=c")),
+        (form, "", Some("")),
+        (form, "a", Some("a=")),
+        (form, "a=%ff", None),
+        (form, "a=%", None),
+        (json, r#"{"a":"x","b":7,"c":null,"d":true}"#, Some("a=x|b=7|c=|d=true")),
+        (json, r#"{"a":"#, None),
+        (json, r#"["a"]"#, None),
+        (json, "\u{feff}{}", None),
+    ] {
+        assert_eq!(read(body, content_type).as_deref(), expected, "{body}");
+    }
+}
+
+fn standin_key() -> oss_standin::Standin {
+    oss_standin::Standin::start(oss_standin::Options::default()).unwrap()
+}
+
+#[test]
+fn a_template_tells_which_name_carries_which_variable() {
+    let form = template("f=${object}&n=x&s=${size}", "application/x-www-form-urlencoded").unwrap();
+    assert_eq!(form["f"], "${object}");
+    assert_eq!(form["n"], "x");
+    let json = template(r#"{"f":${object},"s":${size}}"#, "application/json").unwrap();
+    assert_eq!(json["f"], "${object}");
+    for bad in [r#"{"f":"${object}"}"#, r#"{"f":${object}"#, r#"{"f":${object"#, "f=${object}", ""]
+    {
+        assert!(template(bad, "application/json").is_none(), "{bad}");
+    }
+}
+
+#[test]
+fn keys_that_are_not_keys_are_refused() {
+    let (_, _) = example();
+    for bad in [
+        "",
+        "-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----",
+        "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----",
+        "-----BEGIN PUBLIC KEY-----\n!!!!\n-----END PUBLIC KEY-----",
+        "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----",
+        "<html>not found</html>",
+    ] {
+        assert!(PublicKey::from_pem(bad).is_none(), "{bad}");
+    }
+}

@@ -1,0 +1,238 @@
+//! Configuration: what is derived, and one clear line for every mistake.
+
+use appserver::config::{Command, Config, KeySource, Vars, command};
+
+fn vars(changes: &[(&str, &str)]) -> Vars {
+    let plain = [
+        ("OSS_ACCESS_KEY_ID", "LTAI5tExample"),
+        ("OSS_ACCESS_KEY_SECRET", "s3cr3tNeverShown"),
+        ("OSS_HOST", "https://examplebucket.oss-cn-hangzhou.aliyuncs.com"),
+    ];
+    let all = plain.iter().chain(changes);
+    let mut vars: Vars = all.map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    vars.retain(|_, value| value != "(unset)");
+    vars
+}
+
+fn config(changes: &[(&str, &str)]) -> Config {
+    match Config::from_vars(&vars(changes)) {
+        Ok(config) => config,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn error(changes: &[(&str, &str)]) -> String {
+    match Config::from_vars(&vars(changes)) {
+        Ok(_) => panic!("accepted {changes:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn defaults() {
+    let config = config(&[]);
+    assert_eq!(config.bucket, "examplebucket");
+    assert_eq!(config.region, "cn-hangzhou");
+    assert_eq!(config.expire_seconds, 30);
+    assert_eq!(config.max_upload_bytes, 1_048_576_000);
+    assert_eq!(config.upload_dir, "");
+    assert!(config.callback.is_none() && config.content_types.is_empty());
+    assert!(config.client_page && !config.forbid_overwrite && config.allow_origins.is_empty());
+    assert!(matches!(config.public_key, KeySource::Origin(o) if o == appserver::keys::ORIGIN));
+}
+
+#[test]
+fn bucket_and_region_come_from_the_endpoint_or_are_said() {
+    for (changes, host, bucket, region) in [
+        (
+            vec![("OSS_HOST", "https://my-bucket.oss-ap-southeast-1.aliyuncs.com/")],
+            "https://my-bucket.oss-ap-southeast-1.aliyuncs.com",
+            "my-bucket",
+            "ap-southeast-1",
+        ),
+        (
+            vec![("OSS_HOST", "https://abc.oss-cn-beijing-internal.aliyuncs.com")],
+            "https://abc.oss-cn-beijing-internal.aliyuncs.com",
+            "abc",
+            "cn-beijing",
+        ),
+        (
+            vec![
+                ("OSS_HOST", "https://files.example.com"),
+                ("OSS_BUCKET", "abc"),
+                ("OSS_REGION", "cn-beijing"),
+            ],
+            "https://files.example.com",
+            "abc",
+            "cn-beijing",
+        ),
+        (
+            vec![
+                ("OSS_HOST", "https://abc.oss-accelerate.aliyuncs.com"),
+                ("OSS_BUCKET", "abc"),
+                ("OSS_REGION", "cn-beijing"),
+            ],
+            "https://abc.oss-accelerate.aliyuncs.com",
+            "abc",
+            "cn-beijing",
+        ),
+    ] {
+        let config = config(&changes);
+        assert_eq!((&*config.host, &*config.bucket, &*config.region), (host, bucket, region));
+    }
+}
+
+#[test]
+fn a_callback_is_taken_as_it_is() {
+    let one = config(&[("CALLBACK_URL", "https://a.example/cb?x=%20")]).callback.unwrap();
+    assert_eq!(one.url, "https://a.example/cb?x=%20");
+    assert_eq!(one.body_type, "application/x-www-form-urlencoded");
+    assert!(one.body.starts_with("filename=${object}&size=${size}&mimeType=${mimeType}&height="));
+    let json =
+        [("CALLBACK_URL", "http://a:8080;http://b"), ("CALLBACK_BODY_TYPE", "application/json")];
+    let json = config(&json).callback.unwrap();
+    assert_eq!(json.url, "http://a:8080;http://b");
+    assert!(json.body.contains(r#""filename":${object}"#));
+}
+
+#[test]
+fn every_mistake_names_its_variable() {
+    let long = "x".repeat(4000);
+    for (name, value, says) in [
+        ("OSS_ACCESS_KEY_ID", "(unset)", "not set"),
+        ("OSS_ACCESS_KEY_ID", "a/b", "not an access key id"),
+        ("OSS_ACCESS_KEY_ID", "a b", "not an access key id"),
+        ("OSS_ACCESS_KEY_SECRET", "(unset)", "not set, and no systemd credential"),
+        ("OSS_ACCESS_KEY_SECRET", "", "set, but empty"),
+        ("OSS_ACCESS_KEY_SECRET", "s3cr3t never shown", "white space"),
+        ("OSS_SESSION_TOKEN", " ", "set, but empty"),
+        ("OSS_HOST", "(unset)", "not set"),
+        (
+            "OSS_HOST",
+            "examplebucket.oss-cn-hangzhou.aliyuncs.com",
+            "is not https://BUCKET.ENDPOINT",
+        ),
+        ("OSS_HOST", "https://b.oss-cn-hangzhou.aliyuncs.com/path", "is not https://BUCKET"),
+        ("OSS_HOST", "https://user@b.oss-cn-hangzhou.aliyuncs.com", "is not https://BUCKET"),
+        (
+            "OSS_HOST",
+            "https://b.oss-cn-hangzhou.aliyuncs.com; script-src *",
+            "is not https://BUCKET",
+        ),
+        ("OSS_BUCKET", "other", "OSS_HOST says \"examplebucket\""),
+        ("OSS_REGION", "cn-beijing", "OSS_HOST says \"cn-hangzhou\""),
+        ("EXPIRE_TIME", "0", "from 1 to 604800"),
+        ("EXPIRE_TIME", "604801", "from 1 to 604800"),
+        ("EXPIRE_TIME", "30s", "from 1 to 604800"),
+        ("MAX_UPLOAD_BYTES", "5368709121", "from 1 to 5368709120"),
+        ("MAX_UPLOAD_BYTES", "-1", "from 1 to 5368709120"),
+        ("UPLOAD_DIR", "/abs", "must not start with /"),
+        ("UPLOAD_DIR", "a/${b}/", "must not"),
+        ("UPLOAD_DIR", "a\\b", "must not"),
+        ("UPLOAD_CONTENT_TYPES", "image/*", "is not a content type"),
+        ("UPLOAD_CONTENT_TYPES", "image/png,,", "is not a content type"),
+        ("FORBID_OVERWRITE", "yes", "neither on nor off"),
+        ("CLIENT_PAGE", "1", "neither on nor off"),
+        ("ALLOW_ORIGIN", "www.example.com", "is not an origin"),
+        ("ALLOW_ORIGIN", "https://www.example.com/", "is not an origin"),
+        ("ALLOW_ORIGIN", "*,https://www.example.com", "is not an origin"),
+        ("CALLBACK_URL", "ftp://a.example", "is not http(s)://HOST"),
+        ("CALLBACK_URL", "a.example", "is not http(s)://HOST"),
+        ("CALLBACK_URL", "http://[::1]:80/", "is not http(s)://HOST"),
+        ("CALLBACK_URL", "http://a.example/中", "is not http(s)://HOST"),
+        ("CALLBACK_URL", "http://a.example/ b", "is not http(s)://HOST"),
+        ("CALLBACK_URL", "http://a.example:99999/", "is not http(s)://HOST"),
+        ("CALLBACK_URL", "http://a;http://b;http://c;http://d;http://e;http://f", "more than five"),
+        ("CALLBACK_URL", "http://a;", "is not http(s)://HOST"),
+        ("CALLBACK_BODY_TYPE", "text/plain", "is neither"),
+        ("CALLBACK_PUBLIC_KEY_FILE", "/does/not/exist", "No such file"),
+        ("CALLBACK_PUBLIC_KEY_FILE", "/dev/null", "is not a PEM"),
+        ("CALLBACK_KEY_ORIGIN", "http://keys.example", "is not https://HOST"),
+        ("CALLBACK_KEY_ORIGIN", "https://keys.example/x", "is not https://HOST"),
+        ("CALLBACK_KEY_ORIGIN", "http://127.0.0.1:1@evil.example", "is not https://HOST"),
+        ("EXPIRE_TIM", "30", "unknown variable; is it EXPIRE_TIME?"),
+        ("OSS_ACESS_KEY_ID", "x", "unknown variable; is it OSS_ACCESS_KEY_ID?"),
+        ("OSS_ACCESS_KEY", "x", "unknown variable; is it OSS_ACCESS_KEY_ID?"),
+        ("callback_url", "x", "unknown variable; is it CALLBACK_URL?"),
+        ("ALLOW_ORIGINS", "x", "unknown variable; is it ALLOW_ORIGIN?"),
+    ] {
+        let error = error(&[(name, value)]);
+        assert!(error.starts_with(&format!("{name}: ")), "{error}");
+        assert!(error.contains(says), "{error:?} should say {says:?}");
+        assert!(!error.contains('\n') && !error.contains("s3cr3t"), "{error}");
+    }
+    let custom = ("OSS_HOST", "https://files.example.com");
+    assert!(error(&[custom]).starts_with("OSS_BUCKET: not set"));
+    assert!(error(&[custom, ("OSS_BUCKET", "Abc")]).starts_with("OSS_REGION: not set"));
+    let region = ("OSS_REGION", "cn-beijing");
+    assert!(error(&[custom, ("OSS_BUCKET", "Abc"), region]).starts_with("OSS_BUCKET: \"Abc\""));
+    let prefixed = ("OSS_REGION", "oss-cn-beijing");
+    assert!(error(&[custom, ("OSS_BUCKET", "abc"), prefixed]).starts_with("OSS_REGION: "));
+    let url = ("CALLBACK_URL", "http://a.example");
+    assert!(error(&[url, ("CALLBACK_BODY", &long)]).contains("longer than OSS takes"));
+    let json = ("CALLBACK_BODY_TYPE", "application/json");
+    assert!(
+        error(&[json, ("CALLBACK_BODY", "a=${object}")]).starts_with("CALLBACK_BODY: not a JSON")
+    );
+}
+
+#[test]
+fn other_programs_variables_are_none_of_our_business() {
+    config(&[
+        ("PATH", "/bin"),
+        ("HOME", "/root"),
+        ("LANG", "C"),
+        ("OSS_ENDPOINT", "x"),
+        ("PORT", "1"),
+    ]);
+}
+
+#[test]
+fn a_systemd_credential_holds_the_secret() {
+    let directory =
+        std::env::temp_dir().join(format!("appserver-credential-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = directory.join("oss_access_key_secret");
+    std::fs::write(&file, "fromTheFile\n").unwrap();
+    let place = ("CREDENTIALS_DIRECTORY", directory.to_str().unwrap());
+    let found = config(&[("OSS_ACCESS_KEY_SECRET", "(unset)"), place]);
+    assert_eq!(found.credentials.access_key_secret.expose(), "fromTheFile");
+    std::fs::write(&file, "\n").unwrap();
+    let empty = error(&[("OSS_ACCESS_KEY_SECRET", "(unset)"), place]);
+    assert_eq!(empty, "OSS_ACCESS_KEY_SECRET: set, but empty");
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn the_report_masks_secrets() {
+    let report = config(&[("OSS_SESSION_TOKEN", "t0kenNeverShown")]).report();
+    assert!(report.contains("OSS_ACCESS_KEY_SECRET = (set)\nOSS_SESSION_TOKEN = (set)\n"));
+    assert!(!report.contains("NeverShown"), "{report}");
+}
+
+#[test]
+fn command_lines() {
+    let parse = |line: &str| {
+        command(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+            .map_err(|error| error.to_string())
+    };
+    for (line, address) in [
+        ("1234", "0.0.0.0:1234"),
+        ("11.22.33.44 1234", "11.22.33.44:1234"),
+        ("::1 80", "[::1]:80"),
+        ("127.0.0.1 0", "127.0.0.1:0"),
+    ] {
+        assert!(matches!(parse(line), Ok(Command::Serve(a)) if a.to_string() == address), "{line}");
+    }
+    for (line, says) in [
+        ("", "expected [IP] PORT"),
+        ("1 2 3", "expected [IP] PORT"),
+        ("65536", "\"65536\": not a port"),
+        ("localhost 80", "\"localhost\": not an IP address"),
+        ("--port 80", "\"--port\": not an IP address"),
+        ("--chek", "\"--chek\": not a port"),
+    ] {
+        let error = parse(line).err().unwrap();
+        assert!(error.contains(says), "{line}: {error}");
+    }
+}

@@ -1,0 +1,246 @@
+//! The main job, end to end: a policy from the real binary, an upload to the stand-in bucket, the
+//! bucket's signed callback, the verified answer back in the uploader's hands.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use oss_standin::{Options, Standin};
+use serde_json::{Value, json};
+use support::{Reply, Server, post_form, request};
+
+const V1: &str = "/";
+const V4: &str = "/get_post_signature_for_oss_upload";
+
+/// A bucket and the server that signs for it. The server pins the bucket's public key.
+struct World {
+    bucket: Standin,
+    server: Server,
+    key_file: PathBuf,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.key_file);
+    }
+}
+
+fn world(token: Option<&str>, changes: &[(&str, &str)]) -> World {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let options = Options { security_token: token.map(str::to_owned), ..Options::default() };
+    let bucket = Standin::start(options.clone()).unwrap();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("appserver-key-{}-{number}.pem", std::process::id());
+    let key_file = std::env::temp_dir().join(name);
+    std::fs::write(&key_file, bucket.public_key_pem()).unwrap();
+    let url = bucket.url();
+    let mut vars = vec![
+        ("OSS_ACCESS_KEY_ID", options.access_key_id.as_str()),
+        ("OSS_ACCESS_KEY_SECRET", &options.access_key_secret),
+        ("OSS_SESSION_TOKEN", token.unwrap_or_default()),
+        ("OSS_HOST", &url),
+        ("OSS_BUCKET", &options.bucket),
+        ("OSS_REGION", &options.region),
+        ("CALLBACK_PUBLIC_KEY_FILE", key_file.to_str().unwrap()),
+        ("UPLOAD_DIR", "user/"),
+    ];
+    vars.extend(changes);
+    let server = Server::start_called_back(&vars);
+    World { bucket, server, key_file }
+}
+
+impl World {
+    fn policy(&self, contract: &str) -> Value {
+        let reply = request(self.server.address, "GET", contract, &[], b"");
+        serde_json::from_slice(&reply.body).unwrap()
+    }
+
+    /// Uploads with the `fields` of a policy after `change`.
+    fn upload(&self, policy: &Value, name: &str, bytes: &[u8], change: &[(&str, &str)]) -> Reply {
+        let fields = policy["fields"].as_object().unwrap();
+        let mut fields: Vec<(&str, &str)> =
+            fields.iter().map(|(name, value)| (&**name, value.as_str().unwrap())).collect();
+        for (name, value) in change {
+            fields.retain(|(field, _)| field != name);
+            if !value.is_empty() {
+                fields.push((name, value));
+            }
+        }
+        post_form(policy["url"].as_str().unwrap(), &fields, (name, "text/plain", bytes))
+    }
+}
+
+fn code(reply: &Reply) -> String {
+    let text = reply.text();
+    let code = text.split("<Code>").nth(1).and_then(|rest| rest.split("</Code>").next());
+    code.unwrap_or(&text).to_owned()
+}
+
+#[test]
+fn both_versions_upload_and_get_the_verified_answer() {
+    for token in [None, Some("exampleToken==")] {
+        let world = world(token, &[]);
+        for (contract, name) in [(V1, "one.txt"), (V4, "four.txt")] {
+            let bytes: Vec<u8> = (0..100_000u32).map(|i| (i * 31 % 251) as u8).collect();
+            let reply = world.upload(&world.policy(contract), name, &bytes, &[]);
+            assert_eq!((reply.status, &*reply.text()), (200, r#"{"Status":"OK"}"#));
+            let object = world.bucket.object(&format!("user/{name}")).unwrap();
+            assert!(object.bytes[..] == bytes[..], "the bytes differ");
+            let line = world.server.wait_log(name);
+            let bucket = Options::default().bucket;
+            let start = format!(r#"POST "/callback" 200 callback bucket="{bucket}" object="user/"#);
+            assert!(line.contains(&start) && line.contains(" size=\"100000\" etag="), "{line}");
+            assert!(line.contains(" mimeType=\"text/plain\" request=\""), "{line}");
+        }
+    }
+}
+
+#[test]
+fn json_bodies_and_names_in_any_language() {
+    let world = world(None, &[("CALLBACK_BODY_TYPE", "application/json")]);
+    let names = ["中文 文件.txt", "ü+%41&=?#.txt", "emoji😀.txt", "a'b;c.txt"];
+    for name in names {
+        let reply = world.upload(&world.policy(V4), name, b"hello", &[]);
+        assert_eq!((reply.status, &*reply.text()), (200, r#"{"Status":"OK"}"#), "{name}");
+        assert!(world.bucket.object(&format!("user/{name}")).is_some(), "{name}");
+        world.server.wait_log(&format!("object={:?}", format!("user/{name}")));
+    }
+}
+
+#[test]
+fn without_a_callback_the_object_is_just_stored() {
+    let world = world(None, &[("CALLBACK_URL", "")]);
+    for contract in [V1, V4] {
+        let policy = world.policy(contract);
+        assert_eq!((&policy["callback"], policy["fields"].get("callback")), (&json!(""), None));
+        let reply = world.upload(&policy, "plain.txt", b"x", &[]);
+        assert_eq!((reply.status, reply.body.len()), (200, 0));
+    }
+    assert!(world.bucket.callbacks().is_empty());
+}
+
+/// The client of the original samples: these names in this order, and nothing else.
+#[test]
+fn the_original_client_works_unchanged() {
+    let world = world(None, &[]);
+    let answer = world.policy(V1);
+    let value = |name: &str| answer[name].as_str().unwrap();
+    let key = format!("{}{}", value("dir"), "${filename}");
+    let fields = [
+        ("name", "photo.txt"),
+        ("key", key.as_str()),
+        ("policy", value("policy")),
+        ("OSSAccessKeyId", value("accessid")),
+        ("success_action_status", "200"),
+        ("callback", value("callback")),
+        ("signature", value("signature")),
+    ];
+    let reply = post_form(value("host"), &fields, ("photo.txt", "text/plain", b"hello"));
+    assert_eq!((reply.status, &*reply.text()), (200, r#"{"Status":"OK"}"#));
+    assert_eq!(world.bucket.object("user/photo.txt").unwrap().bytes[..], b"hello"[..]);
+}
+
+/// The client of the samples since 2024.
+#[test]
+fn the_newer_samples_client_works_unchanged() {
+    let world = world(Some("exampleToken=="), &[]);
+    let answer = world.policy(V4);
+    let value = |name: &str| answer[name].as_str().unwrap();
+    let key = format!("{}photo.txt", value("dir"));
+    let fields = [
+        ("success_action_status", "200"),
+        ("policy", value("policy")),
+        ("x-oss-signature", value("signature")),
+        ("x-oss-signature-version", "OSS4-HMAC-SHA256"),
+        ("x-oss-credential", value("x_oss_credential")),
+        ("x-oss-date", value("x_oss_date")),
+        ("key", &key),
+        ("x-oss-security-token", value("security_token")),
+        ("callback", value("callback")),
+    ];
+    let reply = post_form(value("host"), &fields, ("photo.txt", "text/plain", b"hello"));
+    assert_eq!((reply.status, &*reply.text()), (200, r#"{"Status":"OK"}"#));
+}
+
+#[test]
+fn the_bucket_enforces_what_is_pinned() {
+    let changes = [
+        ("MAX_UPLOAD_BYTES", "1000"),
+        ("UPLOAD_CONTENT_TYPES", "text/plain"),
+        ("FORBID_OVERWRITE", "on"),
+    ];
+    let world = world(Some("exampleToken=="), &changes);
+    let other = "eyJjYWxsYmFja1VybCI6Imh0dHA6Ly9ldmlsLmV4YW1wbGUvIiwiY2FsbGJhY2tCb2R5IjoiYSJ9";
+    for contract in [V1, V4] {
+        let policy = world.policy(contract);
+        let long = vec![0; 1001];
+        for (what, bytes, change, status, expected) in [
+            ("another prefix", &long[..9], ("key", "other/x.txt"), 403, "AccessDenied"),
+            ("too large", &long, ("", ""), 400, "EntityTooLarge"),
+            ("callback dropped", &long[..9], ("callback", ""), 403, "AccessDenied"),
+            ("callback altered", &long[..9], ("callback", other), 403, "AccessDenied"),
+            ("other type", &long[..9], ("Content-Type", "text/html"), 403, "AccessDenied"),
+            ("overwriting", &long[..9], ("x-oss-forbid-overwrite", ""), 403, "AccessDenied"),
+            ("token dropped", &long[..9], ("x-oss-security-token", ""), 403, "AccessDenied"),
+        ] {
+            let reply = world.upload(&policy, "x.txt", bytes, &[change]);
+            if what == "token dropped" {
+                assert_eq!(reply.status, 403, "{contract} {what}");
+                continue;
+            }
+            let found = (reply.status, code(&reply));
+            assert_eq!(found, (status, expected.to_owned()), "{contract} {what}");
+        }
+        assert!(world.bucket.keys().is_empty() && world.bucket.callbacks().is_empty());
+    }
+    let policy = world.policy(V4);
+    let first = world.upload(&policy, "once.txt", b"1", &[]);
+    let second = world.upload(&policy, "once.txt", b"2", &[]);
+    assert_eq!((first.status, second.status), (200, 409));
+    assert_eq!(code(&second), "FileAlreadyExists");
+    for condition in ["x-oss-signature-version", "x-oss-credential", "x-oss-date"] {
+        let reply = world.upload(&policy, "y.txt", b"1", &[(condition, "")]);
+        assert!(reply.status >= 400, "{condition} dropped");
+    }
+}
+
+#[test]
+fn an_expired_policy_is_refused() {
+    let world = world(None, &[("EXPIRE_TIME", "30")]);
+    for contract in [V1, V4] {
+        let policy = world.policy(contract);
+        world.bucket.set_clock(Some(policy["expire"].as_u64().unwrap() + 1));
+        let reply = world.upload(&policy, "late.txt", b"x", &[]);
+        assert_eq!((reply.status, code(&reply)), (403, "AccessDenied".to_owned()));
+        assert!(reply.text().contains("Invalid according to Policy: Policy expired."));
+        world.bucket.set_clock(None);
+    }
+}
+
+#[test]
+fn a_callback_that_the_server_refuses_reaches_the_uploader_as_203() {
+    let world = world(None, &[]);
+    world.bucket.faults().callback_corrupt = Some(Box::new(|body| [&body[..], b"&x=1"].concat()));
+    let reply = world.upload(&world.policy(V4), "x.txt", b"x", &[]);
+    assert_eq!((reply.status, code(&reply)), (203, "CallbackFailed".to_owned()));
+    world.server.wait_log("400 reason=\"signature does not match\"");
+    assert!(world.bucket.object("user/x.txt").is_some(), "the object is stored all the same");
+}
+
+/// README's line for curl, as it stands there.
+#[test]
+fn the_curl_line_of_readme_works() {
+    let world = world(None, &[]);
+    let readme = include_str!("../README.md");
+    let line = readme.split("```sh\n").find(|block| block.contains("| curl ")).unwrap();
+    let line =
+        line.split("\n```").next().unwrap().replace("http://127.0.0.1:8080", &world.server.url());
+    let folder = std::env::temp_dir().join(format!("appserver-curl-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("photo.jpg"), [0xff, 0xd8, 0, 1, 2]).unwrap();
+    let output = Command::new("sh").args(["-c", &line]).current_dir(&folder).output().unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), r#"{"Status":"OK"}"#, "{stderr}");
+    assert_eq!(world.bucket.object("user/photo.jpg").unwrap().bytes[..], [0xff, 0xd8, 0, 1, 2]);
+}

@@ -1,0 +1,261 @@
+//! The real binary over real sockets: routes, headers, exit codes, and what reaches the log.
+
+use serde_json::{Value, json};
+use support::{Server, request, run};
+
+/// Alibaba's example (tests/vectors/callback-real.json): good under the built-in key.
+const TARGET: &str = "/index.php?id=1&index=2";
+const BODY: &[u8] = b"bucket=yonghu-test";
+const SIGNED: [(&str, &str); 3] = [
+    (
+        "Authorization",
+        "kKQeGTRccDKyHB3H9vF+xYMSrmhMZjzzl2/kdD1ktNVgbWEfYTQG0G2SU/RaHBovRCE8OkQDjC3uG33esH2txA==",
+    ),
+    (
+        "x-oss-pub-key-url",
+        "aHR0cDovL2dvc3NwdWJsaWMuYWxpY2RuLmNvbS9jYWxsYmFja19wdWJfa2V5X3YxLnBlbQ==",
+    ),
+    ("Content-Type", "application/x-www-form-urlencoded"),
+];
+
+fn json_of(body: &[u8]) -> Value {
+    serde_json::from_slice(body).unwrap()
+}
+
+#[test]
+fn both_contracts_are_served() {
+    let server = Server::start(&[("CALLBACK_URL", "http://a.example/"), ("UPLOAD_DIR", "user/")]);
+    let v1 = request(server.address, "GET", "/", &[], b"");
+    assert_eq!(v1.status, 200);
+    assert_eq!(v1.header("content-type"), Some("application/json"));
+    assert_eq!(v1.header("cache-control"), Some("no-store"));
+    assert_eq!(v1.header("access-control-allow-origin"), Some("*"));
+    assert_eq!(v1.header("x-content-type-options"), Some("nosniff"));
+    let names: Vec<String> =
+        json_of(&v1.body).as_object().unwrap().keys().map(String::clone).collect();
+    let expected = "accessid callback dir expire fields host method policy signature url";
+    assert_eq!(names.join(" "), expected);
+
+    let v4 = request(server.address, "GET", "/get_post_signature_for_oss_upload?x=1", &[], b"");
+    assert_eq!(v4.status, 200);
+    let names: Vec<String> =
+        json_of(&v4.body).as_object().unwrap().keys().map(String::clone).collect();
+    let expected = "callback dir expire fields host method policy signature url \
+                    x_oss_credential x_oss_date x_oss_signature_version";
+    assert_eq!(names.join(" "), expected);
+    server.wait_log("GET \"/get_post_signature_for_oss_upload\" 200 policy expire=");
+}
+
+#[test]
+fn nothing_in_a_request_changes_what_is_signed() {
+    let server = Server::start(&[("EXPIRE_TIME", "600")]);
+    let conditions = |target: &str, headers: &[(&str, &str)]| {
+        use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+        let answer = json_of(&request(server.address, "GET", target, headers, b"").body);
+        let policy = BASE64.decode(answer["policy"].as_str().unwrap()).unwrap();
+        json_of(&policy)["conditions"].clone()
+    };
+    let plain = conditions("/", &[]);
+    let asked = [("Host", "evil.example"), ("X-Forwarded-Host", "evil"), ("Origin", "http://evil")];
+    assert_eq!(conditions("/?dir=evil&callback=evil&expire=9999999999&bucket=evil", &asked), plain);
+}
+
+#[test]
+fn methods_and_paths() {
+    let server = Server::start(&[]);
+    let ask = |method: &str, target: &str| request(server.address, method, target, &[], b"");
+    assert_eq!(ask("GET", "/healthz").text(), "ok\n");
+    assert_eq!(ask("GET", "/nothing").status, 404);
+    assert_eq!(ask("GET", "/index.html/").status, 404);
+    assert_eq!(ask("GET", "/../Cargo.toml").status, 404);
+    for method in ["PUT", "DELETE", "PATCH", "TRACE", "PROPFIND"] {
+        let reply = ask(method, "/");
+        assert_eq!((reply.status, reply.header("allow")), (405, Some("GET, HEAD, POST, OPTIONS")));
+    }
+    for target in ["/", "/get_post_signature_for_oss_upload", "/index.html", "/nothing"] {
+        let (get, head) = (ask("GET", target), ask("HEAD", target));
+        assert_eq!(get.status, head.status, "{target}");
+        assert_eq!(get.header("content-length"), head.header("content-length"), "{target}");
+        assert_eq!(get.header("content-length"), Some(&*get.body.len().to_string()));
+        assert!(head.body.is_empty());
+    }
+}
+
+#[test]
+fn origins() {
+    let allowed = "https://www.example.com, http://localhost:8080,null";
+    let server = Server::start(&[("ALLOW_ORIGIN", allowed)]);
+    for (origin, expected) in [
+        ("https://www.example.com", Some("https://www.example.com")),
+        ("http://localhost:8080", Some("http://localhost:8080")),
+        ("null", Some("null")),
+        ("https://www.example.com.evil.example", None),
+        ("http://www.example.com", None),
+    ] {
+        for method in ["GET", "OPTIONS"] {
+            let reply = request(server.address, method, "/", &[("Origin", origin)], b"");
+            assert_eq!(reply.header("access-control-allow-origin"), expected, "{origin}");
+            assert_eq!(reply.header("vary"), Some("Origin"));
+        }
+    }
+    let preflight = [("Origin", "null"), ("Access-Control-Request-Method", "GET")];
+    let preflight = request(server.address, "OPTIONS", "/", &preflight, b"");
+    assert_eq!(preflight.status, 204);
+    let methods = preflight.header("access-control-allow-methods");
+    assert_eq!(methods, Some("GET, HEAD, POST, OPTIONS"));
+    assert!(preflight.header("access-control-allow-headers").unwrap().contains("Authorization"));
+}
+
+#[test]
+fn the_page_is_served_with_its_types_and_validators() {
+    let server = Server::start(&[]);
+    for (path, content_type) in [
+        ("/index.html", "text/html; charset=utf-8"),
+        ("/upload.js", "text/javascript; charset=utf-8"),
+        ("/page.js", "text/javascript; charset=utf-8"),
+        ("/style.css", "text/css; charset=utf-8"),
+    ] {
+        let reply = request(server.address, "GET", path, &[], b"");
+        assert_eq!((reply.status, reply.header("content-type")), (200, Some(content_type)));
+        let file = format!("{}/static{path}", env!("CARGO_MANIFEST_DIR"));
+        assert!(reply.body == std::fs::read(file).unwrap(), "{path}");
+        let policy = reply.header("content-security-policy").unwrap();
+        assert!(policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe"));
+        let bucket = "https://examplebucket.oss-cn-hangzhou.aliyuncs.com;";
+        assert!(policy.contains(&format!("connect-src 'self' {bucket}")), "{policy}");
+        let etag = reply.header("etag").unwrap().to_owned();
+        for held in [etag.clone(), format!("\"x\", W/{etag}")] {
+            let again = request(server.address, "GET", path, &[("If-None-Match", &held)], b"");
+            assert_eq!((again.status, again.body.len()), (304, 0));
+        }
+        let other = request(server.address, "GET", path, &[("If-None-Match", "\"x\"")], b"");
+        assert_eq!(other.status, 200);
+    }
+    let off = Server::start(&[("CLIENT_PAGE", "off")]);
+    assert_eq!(request(off.address, "GET", "/index.html", &[], b"").status, 404);
+}
+
+#[test]
+fn the_documented_callback_is_accepted_and_logged() {
+    let server = Server::start(&[]);
+    let headers = [&SIGNED[..], &[("x-oss-request-id", "5C06A6F3")]].concat();
+    let reply = request(server.address, "POST", TARGET, &headers, BODY);
+    assert_eq!((reply.status, json_of(&reply.body)), (200, json!({ "Status": "OK" })));
+    let line = server.wait_log("POST");
+    let end = r#" POST "/index.php" 200 callback bucket="yonghu-test" request="5C06A6F3""#;
+    assert!(line.ends_with(end), "{line}");
+    let key = "callback key v1: not fetched";
+    assert_eq!(server.log().iter().filter(|line| line.contains(key)).count(), 1);
+}
+
+#[test]
+fn bad_callbacks_are_refused_with_their_reason() {
+    let server = Server::start(&[]);
+    let [authorization, key_url, content_type] = SIGNED;
+    let evil = ("x-oss-pub-key-url", "aHR0cDovL2V2aWwuZXhhbXBsZS9rZXkucGVt");
+    let unsigned = ("Authorization", "AAAA");
+    for (headers, target, body, reason) in [
+        (vec![authorization], TARGET, BODY, "authorization or x-oss-pub-key-url is missing"),
+        (vec![key_url], TARGET, BODY, "authorization or x-oss-pub-key-url is missing"),
+        (vec![], "/", b"".as_slice(), "authorization or x-oss-pub-key-url is missing"),
+        (
+            vec![authorization, evil],
+            TARGET,
+            BODY,
+            "x-oss-pub-key-url does not name an OSS public key",
+        ),
+        (vec![unsigned, key_url], TARGET, BODY, "authorization is not a signature"),
+        (vec![authorization, key_url], "/index.php", BODY, "signature does not match"),
+        (vec![authorization, key_url], TARGET, b"bucket=other", "signature does not match"),
+        (vec![authorization, key_url], "/%zz", BODY, "path is not percent-encoded"),
+    ] {
+        let headers = [headers, vec![content_type]].concat();
+        let reply = request(server.address, "POST", target, &headers, body);
+        let expected = json!({ "Status": "verify not ok", "reason": reason });
+        assert_eq!((reply.status, json_of(&reply.body)), (400, expected));
+        server.wait_log(&format!("400 reason=\"{reason}\""));
+    }
+    for repeated in [authorization, key_url] {
+        let headers = [authorization, key_url, repeated];
+        let reply = request(server.address, "POST", TARGET, &headers, BODY);
+        assert_eq!(reply.status, 400, "two of {}", repeated.0);
+    }
+}
+
+#[test]
+fn a_body_may_have_64_kib_and_no_more() {
+    let server = Server::start(&[]);
+    let longest = vec![b'a'; 65_536];
+    let reply = request(server.address, "POST", "/", &SIGNED, &longest);
+    assert_eq!(json_of(&reply.body)["reason"], "signature does not match");
+    let reply = request(server.address, "POST", "/", &SIGNED, &[&longest[..], b"a"].concat());
+    assert_eq!(reply.status, 413);
+}
+
+#[test]
+fn log_lines_cannot_be_forged_and_hold_no_query() {
+    let server = Server::start(&[]);
+    let target = "/%0A2026-11-21T00:00:00Z?ticket=s3cr3t";
+    assert_eq!(request(server.address, "GET", target, &[], b"").status, 404);
+    let line = server.wait_log("404");
+    assert!(line.ends_with(" GET \"/%0A2026-11-21T00:00:00Z\" 404"), "{line}");
+    assert!(!server.log().concat().contains("s3cr3t"));
+}
+
+#[test]
+fn no_secret_reaches_log_or_answers() {
+    let secret = "exampleAkSecretNeverShown";
+    let server = Server::start(&[]);
+    let mut seen = String::new();
+    for target in ["/", "/get_post_signature_for_oss_upload", "/index.html", "/x"] {
+        let reply = request(server.address, "GET", target, &[], b"");
+        seen += &format!("{:?}{}", reply.headers, reply.text());
+    }
+    seen += &request(server.address, "POST", "/", &SIGNED, BODY).text();
+    seen += &server.log().concat();
+    assert!(seen.contains("exampleAkId") && !seen.contains(secret));
+}
+
+#[test]
+fn keep_alive_serves_one_request_after_the_other() {
+    use std::io::Write;
+    let server = Server::start(&[]);
+    let mut stream = std::net::TcpStream::connect(server.address).unwrap();
+    for _ in 0..3 {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        assert_eq!(support::read_reply(&mut stream, false).unwrap().text(), "ok\n");
+    }
+}
+
+#[test]
+fn exit_codes() {
+    let plain = [
+        ("OSS_ACCESS_KEY_ID", "id"),
+        ("OSS_ACCESS_KEY_SECRET", "s3cr3t"),
+        ("OSS_HOST", "https://examplebucket.oss-cn-hangzhou.aliyuncs.com"),
+    ];
+    let help = run(&["--help"], &[]);
+    assert!(help.code == Some(0) && help.stdout.starts_with("usage: appserver"));
+    let version = run(&["--version"], &[]);
+    assert_eq!(version.stdout, format!("appserver {}\n", env!("CARGO_PKG_VERSION")));
+    let check = run(&["--check"], &plain);
+    assert_eq!(check.code, Some(0), "{}", check.stderr);
+    assert!(
+        check.stdout.contains("OSS_BUCKET = examplebucket") && !check.stdout.contains("s3cr3t")
+    );
+
+    for (arguments, vars, code, line) in [
+        (&["--check"][..], &plain[..2], 2, "appserver: OSS_HOST: not set\n"),
+        (&["127.0.0.1", "0"], &plain[1..], 2, "appserver: OSS_ACCESS_KEY_ID: not set\n"),
+        (&[], &plain, 2, "appserver: arguments: expected [IP] PORT (try --help)\n"),
+        (&["x"], &plain, 2, "appserver: argument \"x\": not a port (0 to 65535; try --help)\n"),
+    ] {
+        let run = run(arguments, vars);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(code), line));
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let run = run(&["127.0.0.1", &port], &plain);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stderr.starts_with(&format!("appserver: cannot listen on 127.0.0.1:{port}: ")));
+}

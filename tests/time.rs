@@ -1,0 +1,19 @@
+//! UTC spellings, against dates known from elsewhere (`date -u -d @N`).
+
+use appserver::time::{basic, http, iso8601};
+
+#[test]
+fn dates() {
+    for (unix, iso, http_date) in [
+        (0, "1970-01-01T00:00:00Z", "Thu, 01 Jan 1970 00:00:00 GMT"),
+        (951_782_399, "2000-02-28T23:59:59Z", "Mon, 28 Feb 2000 23:59:59 GMT"),
+        (951_782_400, "2000-02-29T00:00:00Z", "Tue, 29 Feb 2000 00:00:00 GMT"),
+        (1_701_605_532, "2023-12-03T12:12:12Z", "Sun, 03 Dec 2023 12:12:12 GMT"),
+        (1_735_689_599, "2024-12-31T23:59:59Z", "Tue, 31 Dec 2024 23:59:59 GMT"),
+        (4_107_542_400, "2100-03-01T00:00:00Z", "Mon, 01 Mar 2100 00:00:00 GMT"),
+    ] {
+        assert_eq!(iso8601(unix), iso);
+        assert_eq!(http(unix), http_date);
+        assert_eq!(basic(unix), iso.replace(['-', ':'], ""));
+    }
+}
