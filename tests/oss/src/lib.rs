@@ -1,0 +1,513 @@
+//! A small OSS bucket on the loopback interface, for the tests and the demo. It does what Alibaba
+//! Cloud documents of PostObject and of the upload callback, keeps what it was sent, records what
+//! it did, and breaks on demand. It shares no code with the product.
+//!
+//! - `server`: listens, reads requests, routes them, adds CORS and common headers
+//! - `post`: PostObject, from the form to the answer; `form` and `policy` are its parts
+//! - `access`: whose signature it is, in a form or in an `Authorization` header
+//! - `notify`: the callback after an upload; `callback` has its parameter, template and wire
+//! - `read`: GET and HEAD of an object
+//! - `keys`: the second listener, which serves the public key
+//! - `sign`, `digest`, `image`, `time`, `error`, `http`: what all of them use
+
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{fmt, io};
+
+mod access;
+mod callback;
+mod digest;
+mod error;
+mod form;
+mod http;
+mod image;
+mod keys;
+mod notify;
+mod policy;
+mod post;
+mod read;
+mod server;
+mod sign;
+mod time;
+
+#[cfg(test)]
+mod tests;
+
+pub use callback::HeaderCase;
+pub use keys::KEY_PATH;
+pub use sign::{PRIVATE_KEY_PEM, STRANGER_KEY_PEM, callback_string_to_sign};
+
+/// The one key URL seen in the wild; the other spelling begins with `http://`.
+pub const PUB_KEY_URL: &str = "https://gosspublic.alicdn.com/callback_pub_key_v1.pem";
+
+/// The bucket and the one credential that may use it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub bucket: String,
+    /// `cn-hangzhou`, without `oss-`
+    pub region: String,
+    pub access_key_id: String,
+    pub access_key_secret: String,
+    /// `Some`: the key is temporary, and requests must carry this token.
+    pub security_token: Option<String>,
+    /// Prints each step to stdout.
+    pub verbose: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            bucket: "examplebucket".to_string(),
+            region: "cn-hangzhou".to_string(),
+            access_key_id: "LTAI5tExampleKeyId".to_string(),
+            access_key_secret: "exampleAccessKeySecret".to_string(),
+            security_token: None,
+            verbose: false,
+        }
+    }
+}
+
+impl Options {
+    /// The name that a real bucket has in its error texts.
+    pub(crate) fn host(&self) -> String {
+        format!("{}.oss-{}.aliyuncs.com", self.bucket, self.region)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    pub bytes: Arc<Vec<u8>>,
+    pub content_type: String,
+    /// MD5 in upper-case hex, without the quotes of the header
+    pub etag: String,
+    pub crc64: u64,
+    /// `x-oss-object-acl` of the upload
+    pub acl: Option<String>,
+    /// `x-oss-meta-*`, `Cache-Control` and the like, in the order of the form
+    pub headers: Vec<(String, String)>,
+}
+
+/// One POST, complete when its answer is about to leave. `status` 0: it ended without an answer.
+#[derive(Clone, Debug, Default)]
+pub struct PostRecord {
+    pub request_id: String,
+    pub headers: Vec<(String, String)>,
+    /// the fields in front of the file, in order
+    pub fields: Vec<(String, String)>,
+    pub filename: String,
+    /// Content-Type of the file's part
+    pub file_type: String,
+    /// with `${filename}` replaced
+    pub key: String,
+    /// bytes of the file that arrived
+    pub size: u64,
+    pub status: u16,
+    /// XML code of an error, else empty
+    pub code: String,
+    pub message: String,
+    pub ec: Option<String>,
+}
+
+/// One callback, complete when OSS stopped waiting for its answer.
+#[derive(Clone, Debug, Default)]
+pub struct CallbackRecord {
+    pub request_id: String,
+    pub url: String,
+    pub target: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    /// the request as it went over the wire
+    pub raw: Vec<u8>,
+    pub status: Option<u16>,
+    pub answer_headers: Vec<(String, String)>,
+    pub answer: Vec<u8>,
+    /// the `CallbackFailed` message, where OSS was not content
+    pub error: Option<String>,
+    pub duration: Duration,
+}
+
+/// One GET or HEAD of an object.
+#[derive(Clone, Debug, Default)]
+pub struct ReadRecord {
+    pub method: String,
+    pub key: String,
+    pub headers: Vec<(String, String)>,
+    pub status: u16,
+    pub code: String,
+}
+
+/// What the next POST meets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PostFault {
+    /// Nothing: the place in the queue of a POST that shall work.
+    Pass,
+    /// The whole request is read, then answered with this status and XML code; nothing is stored.
+    Answer(u16, String),
+    /// The connection is reset once this many bytes of the body were read; some must remain.
+    Reset(u64),
+    /// Reading pauses after this many bytes of the body: for a time, or until `release`.
+    Stall(u64, Option<Duration>),
+    /// Everything happens, the callback too, but the connection closes without an answer.
+    NoAnswer,
+}
+
+/// What the key host does with every request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum KeyFault {
+    #[default]
+    Serve,
+    Status(u16),
+    /// It accepts and says nothing until `release`.
+    Hang,
+    /// 302 to this URL
+    Redirect(String),
+    /// The key and then blanks, this many bytes together
+    Oversized(usize),
+    /// 200 with this text in place of the key
+    Body(String),
+}
+
+/// Changes a callback's body.
+pub type Tamper = Box<dyn Fn(Vec<u8>) -> Vec<u8> + Send>;
+
+/// The switches. What they say holds for every request that begins afterwards.
+pub struct Faults {
+    /// V1 signatures are refused: 403, EC 0002-00000080.
+    pub refuse_v1: bool,
+    /// Each POST takes the first, as long as there is one.
+    pub posts: VecDeque<PostFault>,
+    /// Each GET or HEAD of an object takes the first: status and XML code.
+    pub reads: VecDeque<(u16, String)>,
+    /// GET and HEAD get no answer until `release`.
+    pub hang_reads: bool,
+    /// The bucket's CORS rule: origins, or `*`. Empty: it has no rule.
+    pub allow_origins: Vec<String>,
+    /// No callback is sent, the browser gets 203 with this message.
+    pub callback_fail: Option<String>,
+    /// OSS waits this long before it sends a callback, or until `release`.
+    pub callback_delay: Duration,
+    /// This long passes between head and body of a callback.
+    pub callback_pause: Duration,
+    /// How long OSS waits for an answer: 5 s.
+    pub callback_timeout: Duration,
+    /// The body changes before it is signed: a valid signature over another body.
+    pub callback_tamper: Option<Tamper>,
+    /// The body changes after it was signed.
+    pub callback_corrupt: Option<Tamper>,
+    /// These replace headers of the callback, or join them.
+    pub callback_headers: Vec<(String, String)>,
+    /// Headers that the callback lacks.
+    pub callback_omit: Vec<String>,
+    pub callback_http10: bool,
+    pub header_case: HeaderCase,
+    /// What `x-oss-pub-key-url` names: `PUB_KEY_URL`.
+    pub pub_key_url: String,
+    /// A blank in a form value is written `+`; what OSS does is unknown.
+    pub space_as_plus: bool,
+    /// Where hosts of callback URLs are to be found. An https URL needs one, and is sent there in
+    /// clear text, as a proxy that ends TLS would pass it on.
+    pub routes: Vec<(String, SocketAddr)>,
+    pub key: KeyFault,
+}
+
+impl Default for Faults {
+    fn default() -> Faults {
+        Faults {
+            refuse_v1: false,
+            posts: VecDeque::new(),
+            reads: VecDeque::new(),
+            hang_reads: false,
+            allow_origins: vec!["*".to_string()],
+            callback_fail: None,
+            callback_delay: Duration::ZERO,
+            callback_pause: Duration::ZERO,
+            callback_timeout: Duration::from_secs(5),
+            callback_tamper: None,
+            callback_corrupt: None,
+            callback_headers: Vec::new(),
+            callback_omit: Vec::new(),
+            callback_http10: false,
+            header_case: HeaderCase::default(),
+            pub_key_url: PUB_KEY_URL.to_string(),
+            space_as_plus: false,
+            routes: Vec::new(),
+            key: KeyFault::default(),
+        }
+    }
+}
+
+impl Faults {
+    /// The next `count` POSTs get this status and XML code.
+    pub fn fail_posts(&mut self, count: usize, status: u16, code: &str) {
+        self.posts.extend((0..count).map(|_| PostFault::Answer(status, code.to_string())));
+    }
+}
+
+/// A running bucket and its key host. Clones are the same one; the last that is dropped ends it.
+#[derive(Clone)]
+pub struct Standin(Arc<Running>);
+
+struct Running {
+    shared: Arc<Shared>,
+    bucket: server::Listener,
+    keys: server::Listener,
+}
+
+impl fmt::Debug for Standin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Standin({})", self.url())
+    }
+}
+
+impl Standin {
+    pub fn start(options: Options) -> io::Result<Standin> {
+        let key = sign::CallbackKey::from_pem(PRIVATE_KEY_PEM);
+        let key = key.expect("the key in the source is a good one");
+        let shared = Arc::new(Shared {
+            options,
+            public_pem: key.public_pem(),
+            key,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            faults: Mutex::default(),
+            stopped: AtomicBool::new(false),
+            connections: Mutex::default(),
+        });
+        let bucket = server::listen(&shared, server::connection)?;
+        let keys = server::listen(&shared, keys::connection)?;
+        let standin = Standin(Arc::new(Running { shared: shared.clone(), bucket, keys }));
+        shared.say(format_args!("bucket {} at {}", shared.options.bucket, standin.url()));
+        Ok(standin)
+    }
+
+    /// `http://127.0.0.1:PORT`: the bucket, whatever `Host` says.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.0.bucket.address)
+    }
+
+    /// `http://127.0.0.1:PORT2`, which serves `/callback_pub_key_v1.pem`.
+    pub fn key_origin(&self) -> String {
+        format!("http://{}", self.0.keys.address)
+    }
+
+    pub fn public_key_pem(&self) -> &str {
+        &self.0.shared.public_pem
+    }
+
+    pub fn object(&self, key: &str) -> Option<Object> {
+        self.0.shared.state().objects.get(key).cloned()
+    }
+
+    pub fn keys(&self) -> Vec<String> {
+        self.0.shared.state().objects.keys().cloned().collect()
+    }
+
+    /// Puts an object straight in, without a request.
+    pub fn put(&self, key: &str, bytes: &[u8], content_type: &str) {
+        let mut sums = digest::Checksums::default();
+        sums.update(bytes);
+        let (md5, crc64) = sums.finish();
+        let object = Object {
+            bytes: Arc::new(bytes.to_vec()),
+            content_type: content_type.to_string(),
+            etag: digest::hex(&md5).to_ascii_uppercase(),
+            crc64,
+            acl: None,
+            headers: Vec::new(),
+        };
+        self.0.shared.state().objects.insert(key.to_string(), object);
+    }
+
+    /// Takes an object out; whether there was one.
+    pub fn remove(&self, key: &str) -> bool {
+        self.0.shared.state().objects.remove(key).is_some()
+    }
+
+    pub fn posts(&self) -> Vec<PostRecord> {
+        self.0.shared.state().posts.clone()
+    }
+
+    pub fn callbacks(&self) -> Vec<CallbackRecord> {
+        self.0.shared.state().callbacks.clone()
+    }
+
+    pub fn reads(&self) -> Vec<ReadRecord> {
+        self.0.shared.state().reads.clone()
+    }
+
+    /// The headers of every preflight request.
+    pub fn preflights(&self) -> Vec<Vec<(String, String)>> {
+        self.0.shared.state().preflights.clone()
+    }
+
+    /// The target of every request to the key host.
+    pub fn key_requests(&self) -> Vec<String> {
+        self.0.shared.state().key_requests.clone()
+    }
+
+    /// Waits until there are `count` records; after `limit` it gives what there is.
+    pub fn wait_for_posts(&self, count: usize, limit: Duration) -> Vec<PostRecord> {
+        self.0.shared.wait(limit, |state| state.posts.len() >= count).posts.clone()
+    }
+
+    pub fn wait_for_callbacks(&self, count: usize, limit: Duration) -> Vec<CallbackRecord> {
+        self.0.shared.wait(limit, |state| state.callbacks.len() >= count).callbacks.clone()
+    }
+
+    pub fn wait_for_key_requests(&self, count: usize, limit: Duration) -> Vec<String> {
+        self.0.shared.wait(limit, |state| state.key_requests.len() >= count).key_requests.clone()
+    }
+
+    /// Waits until that many requests have been held since the start; whether they were.
+    pub fn wait_for_stalls(&self, count: usize, limit: Duration) -> bool {
+        self.0.shared.wait(limit, |state| state.stalls >= count).stalls >= count
+    }
+
+    /// Lets everything go on that a stall, a hang or a delay holds now.
+    pub fn release(&self) {
+        self.0.shared.state().releases += 1;
+        self.0.shared.changed.notify_all();
+    }
+
+    /// The switches, locked as long as the guard lives: requests wait for it.
+    pub fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.0.shared.faults()
+    }
+
+    /// The `authorization` that OSS would send with this target and body.
+    pub fn sign(&self, target: &str, body: &[u8]) -> String {
+        self.0.shared.key.sign(target, body)
+    }
+
+    /// The same by the holder of another key.
+    pub fn sign_with(private_key_pem: &str, target: &str, body: &[u8]) -> Option<String> {
+        Some(sign::CallbackKey::from_pem(private_key_pem)?.sign(target, body))
+    }
+
+    /// The complete request that OSS would send; the switches for headers apply.
+    pub fn callback_request(
+        &self,
+        target: &str,
+        host: &str,
+        body: &[u8],
+        content_type: &str,
+    ) -> Vec<u8> {
+        let id = server::request_id();
+        let (shared, faults) = (&self.0.shared, self.faults());
+        let request =
+            notify::request(shared, &faults, target, host, body.to_vec(), content_type, &id);
+        [request.head(), request.body].concat()
+    }
+
+    /// Unix seconds at which the bucket's clock stands; `None`: the real time.
+    pub fn set_clock(&self, now: Option<u64>) {
+        self.0.shared.state().clock = now;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let shared = &self.shared;
+        shared.stopped.store(true, Ordering::SeqCst);
+        {
+            // Under the lock, so that no thread can miss it between its look and its wait.
+            let _state = shared.state();
+            shared.changed.notify_all();
+        }
+        self.bucket.end();
+        self.keys.end();
+        for connection in lock(&shared.connections).drain(..).filter_map(|weak| weak.upgrade()) {
+            let _ = connection.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+/// What all threads of a stand-in share.
+pub(crate) struct Shared {
+    options: Options,
+    key: sign::CallbackKey,
+    public_pem: String,
+    state: Mutex<State>,
+    changed: Condvar,
+    faults: Mutex<Faults>,
+    stopped: AtomicBool,
+    connections: Mutex<Vec<Weak<TcpStream>>>,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    objects: BTreeMap<String, Object>,
+    posts: Vec<PostRecord>,
+    callbacks: Vec<CallbackRecord>,
+    reads: Vec<ReadRecord>,
+    preflights: Vec<Vec<(String, String)>>,
+    key_requests: Vec<String>,
+    clock: Option<u64>,
+    stalls: usize,
+    releases: usize,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        lock(&self.faults)
+    }
+
+    /// Adds a record, and wakes who waits for it.
+    fn record(&self, add: impl FnOnce(&mut State)) {
+        add(&mut self.state());
+        self.changed.notify_all();
+    }
+
+    fn now(&self) -> u64 {
+        let real = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        self.state().clock.unwrap_or_else(real)
+    }
+
+    fn stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Holds the calling thread for a time, or until `release` or the end.
+    fn hold(&self, limit: Option<Duration>) {
+        let mut state = self.state();
+        state.stalls += 1;
+        let releases = state.releases;
+        drop(state);
+        self.changed.notify_all();
+        let limit = limit.unwrap_or(Duration::from_secs(24 * 3600));
+        drop(self.wait(limit, |state| state.releases != releases || self.stopped()));
+    }
+
+    fn wait(&self, limit: Duration, mut done: impl FnMut(&State) -> bool) -> MutexGuard<'_, State> {
+        let end = Instant::now() + limit;
+        let mut state = self.state();
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if done(&state) || left.is_zero() {
+                return state;
+            }
+            let woken = self.changed.wait_timeout(state, left);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn say(&self, what: fmt::Arguments) {
+        if self.options.verbose {
+            println!("oss: {what}");
+        }
+    }
+}
+
+/// A test that panicked under a lock does not stop the others.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
