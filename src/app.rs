@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
@@ -37,8 +38,8 @@ pub struct Request {
     /// Names are those of `HEADERS`.
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
-    /// Who asks, for the log.
-    pub peer: String,
+    /// Who asks, for the log, if known.
+    pub peer: Option<IpAddr>,
 }
 
 pub struct Response {
@@ -47,6 +48,8 @@ pub struct Response {
     pub body: Cow<'static, [u8]>,
     /// For the log, escaped already.
     pub note: String,
+    /// The same request would get the same answer for as long as the clock shows this second.
+    pub reusable: bool,
 }
 
 /// Why a callback is refused: one variant per cause.
@@ -113,7 +116,7 @@ impl Response {
             ("Content-Type", Cow::Borrowed(content_type)),
             ("X-Content-Type-Options", Cow::Borrowed("nosniff")),
         ];
-        Response { status, headers, body: body.into(), note: String::new() }
+        Response { status, headers, body: body.into(), note: String::new(), reusable: false }
     }
 
     fn json(status: u16, value: &Value) -> Response {
@@ -160,6 +163,10 @@ impl App {
         App { keys: Keys::new(&config.public_key), names, page, config }
     }
 
+    pub fn max_connections(&self) -> usize {
+        self.config.max_connections
+    }
+
     /// Work for when nobody waits.
     pub fn idle(&mut self, now: u64) {
         if let Some(news) = self.keys.refresh(now, keys::fetch) {
@@ -167,13 +174,16 @@ impl App {
         }
     }
 
-    /// One line per request: time, peer, method, path, status, and what the answer notes. Never the
-    /// query, which may hold a token.
-    pub fn log(&self, request: &Request, response: &Response, now: u64) {
-        let Request { peer, method, .. } = request;
-        let (path, status, note) = (request.path(), response.status, &response.note);
-        let line = format!("{peer} {method} {path:?} {status} {note}");
-        log::line(now, line.trim_end());
+    /// Time, peer, method, path, status, and what the answer notes. Never the query, which may
+    /// hold a token. Health checks would only fill the log.
+    pub fn log_line(&self, request: &Request, response: &Response, now: u64) -> String {
+        let (method, path, status) = (&request.method, request.path(), response.status);
+        if path == "/healthz" && status == 200 {
+            return String::new();
+        }
+        let peer = request.peer.map_or("-".to_owned(), |peer| peer.to_string());
+        let line = format!("{} {peer} {method} {path:?} {status} ", time::iso8601(now));
+        format!("{}\n", (line + &response.note).trim_end())
     }
 
     /// Answers one request.
@@ -196,7 +206,7 @@ impl App {
     }
 
     fn get(&self, request: &Request, now: u64) -> Response {
-        match request.path() {
+        let response = match request.path() {
             "/" => self.policy(policy::answer_v1, now),
             "/get_post_signature_for_oss_upload" => self.policy(policy::answer_v4, now),
             "/healthz" => Response::text(200, "ok\n").with("Cache-Control", "no-store"),
@@ -204,7 +214,8 @@ impl App {
                 Some(file) => self.file(file, request),
                 None => Response::text(404, "not found\n"),
             },
-        }
+        };
+        Response { reusable: response.status == 200, ..response }
     }
 
     fn file(&self, file: &page::File, request: &Request) -> Response {

@@ -11,7 +11,7 @@ use crate::credentials::{Credentials, Secret};
 /// Environment variables by name.
 pub type Vars = BTreeMap<String, String>;
 
-const KNOWN: [&str; 19] = [
+const KNOWN: [&str; 20] = [
     "ALLOW_ORIGIN",
     "CALLBACK_BODY",
     "CALLBACK_BODY_TYPE",
@@ -21,6 +21,7 @@ const KNOWN: [&str; 19] = [
     "CLIENT_PAGE",
     "EXPIRE_TIME",
     "FORBID_OVERWRITE",
+    "MAX_CONNECTIONS",
     "MAX_UPLOAD_BYTES",
     "OSS_ACCESS_KEY_ID",
     "OSS_ACCESS_KEY_SECRET",
@@ -65,6 +66,8 @@ pub struct Config {
     pub allow_origins: Vec<String>,
     pub client_page: bool,
     pub public_key: KeySource,
+    /// How many clients the front door serves at a time.
+    pub max_connections: usize,
 }
 
 /// What OSS is told to post back.
@@ -145,6 +148,7 @@ impl Config {
             allow_origins: allow_origins(vars)?,
             client_page: switch(vars, "CLIENT_PAGE", true)?,
             public_key: public_key(vars)?,
+            max_connections: number(vars, "MAX_CONNECTIONS", 512, 65_535)? as usize,
         })
     }
 
@@ -170,6 +174,7 @@ impl Config {
         line("UPLOAD_DIR", &self.upload_dir);
         line("EXPIRE_TIME", &self.expire_seconds.to_string());
         line("MAX_UPLOAD_BYTES", &self.max_upload_bytes.to_string());
+        line("MAX_CONNECTIONS", &self.max_connections.to_string());
         line("UPLOAD_CONTENT_TYPES", &any_or(&self.content_types, "(any)"));
         line("FORBID_OVERWRITE", if self.forbid_overwrite { "on" } else { "off" });
         line("ALLOW_ORIGIN", &any_or(&self.allow_origins, "*"));

@@ -1,8 +1,8 @@
 //! appserver: signs browser uploads to Alibaba Cloud OSS and verifies the callbacks that follow.
 //!
-//! In reading order: `config` (environment to `Config`), `server` (the loop), `app` (routes and
-//! pipelines), then what they are made of: `policy`, `callback`, `keys`, `credentials`, `page`,
-//! and the small `log` and `time`.
+//! In reading order: `config` (environment to `Config`), `door`, `head` and `engine` (what comes
+//! from the network, bounded and written anew), `server` (the loop), `app` (routes and pipelines),
+//! then what it is made of: `policy`, `callback`, `keys`, `credentials`, `page`, `log`, `time`.
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
@@ -10,6 +10,9 @@ pub mod app;
 pub mod callback;
 pub mod config;
 pub mod credentials;
+pub mod door;
+pub mod engine;
+pub mod head;
 pub mod keys;
 pub mod log;
 pub mod page;

@@ -5,8 +5,12 @@ use std::io::Write;
 
 use crate::time;
 
-/// Writes `TIME TEXT` in one call. A log that cannot be written must not stop the service.
+/// Writes `TIME TEXT`.
 pub fn line(now: u64, text: &str) {
-    let line = format!("{} {text}\n", time::iso8601(now));
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    lines(&format!("{} {text}\n", time::iso8601(now)));
+}
+
+/// Writes whole lines in one call. A log that cannot be written must not stop the service.
+pub fn lines(lines: &str) {
+    let _ = std::io::stderr().write_all(lines.as_bytes());
 }

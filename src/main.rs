@@ -59,7 +59,7 @@ fn run() -> Result<ExitCode, ConfigError> {
     };
     let bound = listener.local_addr().unwrap_or(address);
     log::line(time::now(), &format!("appserver listening on http://{bound}"));
-    let error = server::run(listener, app);
+    let error = server::run_tcp(listener, app);
     eprintln!("appserver: {error}");
     Ok(ExitCode::FAILURE)
 }

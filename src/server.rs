@@ -1,20 +1,66 @@
-//! The loop: one request at a time from tiny_http, answered by `App`. The only file that names
-//! `tiny_http`. Answers are written raw and whole, one write each.
+//! The loop: requests from tiny_http, answered by `App` one after the other. The only file that
+//! names `tiny_http`. What waits is taken together, and each answer leaves whole, in one write.
 
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use tiny_http::{Server, StatusCode};
 
 use crate::app::{App, HEADERS, MAX_BODY_BYTES, Reject, Request, Response};
-use crate::time;
+use crate::engine::{self, Engine};
+use crate::head::Limits;
+use crate::{door, log, time};
 
 /// How long nobody must have asked before `App::idle` may take its time.
 const IDLE: Duration = Duration::from_secs(5);
+const MAX_BATCH: usize = 64;
 
-/// Serves until the listener fails, which ends the process: the unit starts it again.
-pub fn run(listener: TcpListener, mut app: App) -> io::Error {
+/// Serves TCP through the door. Returns when that is no longer possible; the unit starts us again.
+pub fn run_tcp(listener: TcpListener, app: App) -> io::Error {
+    let max_connections = app.max_connections();
+    let serve = || -> io::Result<io::Error> {
+        let folder = private_folder()?;
+        let socket = folder.join("engine");
+        let server = UnixListener::bind(&socket)?;
+        thread::Builder::new().name("door".to_owned()).spawn(move || {
+            let engine = Engine::open(&socket).and_then(|engine| {
+                std::fs::remove_dir(folder)?;
+                Ok(engine)
+            });
+            let limits = Limits { fields: &HEADERS, max_body_bytes: MAX_BODY_BYTES };
+            match engine {
+                Ok(engine) => match door::run(&listener, engine, limits, max_connections) {},
+                Err(error) => {
+                    log::line(time::now(), &format!("cannot open the engine: {error}"));
+                    std::process::exit(1);
+                }
+            }
+        })?;
+        Ok(run(server, app, true))
+    };
+    serve().unwrap_or_else(|error| error)
+}
+
+/// Serves a Unix socket, for a proxy that buffers requests and limits their size and time.
+pub fn run_unix(listener: UnixListener, app: App) -> io::Error {
+    run(listener, app, false)
+}
+
+/// A folder that only we can enter.
+fn private_folder() -> io::Result<PathBuf> {
+    let parent =
+        std::env::var_os("RUNTIME_DIRECTORY").map_or_else(std::env::temp_dir, PathBuf::from);
+    let folder = parent.join(format!("appserver-{}-{}", std::process::id(), time::now()));
+    std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
+    Ok(folder)
+}
+
+fn run(listener: UnixListener, mut app: App, door: bool) -> io::Error {
     let server = match Server::from_listener(listener, None) {
         Ok(server) => server,
         Err(error) => return io::Error::other(error.to_string()),
@@ -22,50 +68,68 @@ pub fn run(listener: TcpListener, mut app: App) -> io::Error {
     app.idle(time::now());
     loop {
         match server.recv_timeout(IDLE) {
-            Ok(Some(request)) => serve(request, &mut app),
+            Ok(Some(first)) => {
+                let mut batch = vec![first];
+                while let (true, Ok(Some(next))) = (batch.len() < MAX_BATCH, server.try_recv()) {
+                    batch.push(next);
+                }
+                serve(batch, &mut app, door);
+            }
             Ok(None) => app.idle(time::now()),
             Err(error) => return error,
         }
     }
 }
 
-fn serve(mut raw: tiny_http::Request, app: &mut App) {
+/// Handles all, logs all, and only then answers: who has an answer can be sure of its record.
+fn serve(batch: Vec<tiny_http::Request>, app: &mut App, door: bool) {
     let now = time::now();
-    let (request, response) = match read(&mut raw) {
-        Ok(request) => {
-            let response = app.handle(&request, now);
-            (request, response)
-        }
-        Err(request) => (request, Response::reject(Reject::BodyTooLong)),
-    };
-    let head_only = request.method == "HEAD";
-    // Before the answer: who has it can be sure that it is in the log.
-    app.log(&request, &response, now);
-    // A client that left before its answer is no error of ours.
-    let mut writer = raw.into_writer();
-    let _ = writer.write_all(&encode(&response, head_only, now)).and_then(|()| writer.flush());
+    let mut lines = String::new();
+    let mut answers = Vec::with_capacity(batch.len());
+    for mut raw in batch {
+        let (request, response) = match read(&mut raw, door) {
+            Ok(request) => {
+                let response = app.handle(&request, now);
+                (request, response)
+            }
+            Err(request) => (request, Response::reject(Reject::BodyTooLong)),
+        };
+        lines += &app.log_line(&request, &response, now);
+        answers.push((raw, encode(&response, request.method == "HEAD", now, door)));
+    }
+    log::lines(&lines);
+    for (raw, message) in answers {
+        // A client that left before its answer is no error of ours.
+        let mut writer = raw.into_writer();
+        let _ = writer.write_all(&message).and_then(|()| writer.flush());
+    }
 }
 
 /// The request in our own terms; `Err` if its body is longer than we read.
-fn read(raw: &mut tiny_http::Request) -> Result<Request, Request> {
+fn read(raw: &mut tiny_http::Request, door: bool) -> Result<Request, Request> {
     let known = |header: &tiny_http::Header| {
         let name = HEADERS.iter().find(|name| header.field.equiv(name))?;
         Some((*name, header.value.as_str().to_owned()))
     };
+    // Behind the door it says who asks; on a Unix socket the proxy does, whose last word counts.
+    let peer_field = if door { engine::PEER } else { "x-forwarded-for" };
+    let peer = raw.headers().iter().rev().find(|header| header.field.equiv(peer_field));
+    let peer =
+        peer.and_then(|header| header.value.as_str().rsplit(',').next()?.trim().parse().ok());
     let mut request = Request {
         method: raw.method().to_string(),
         target: raw.url().to_owned(),
         headers: raw.headers().iter().filter_map(known).collect(),
         body: Vec::new(),
-        peer: raw.remote_addr().map_or("-".to_owned(), |address| address.ip().to_string()),
+        peer,
     };
     let limit = MAX_BODY_BYTES as u64 + 1;
     let complete = raw.as_reader().take(limit).read_to_end(&mut request.body).is_ok();
     if complete && request.body.len() <= MAX_BODY_BYTES { Ok(request) } else { Err(request) }
 }
 
-/// The whole message, so that it leaves in one write.
-fn encode(response: &Response, head_only: bool, now: u64) -> Vec<u8> {
+/// The whole message; for the door, with what `engine` says opens an answer.
+fn encode(response: &Response, head_only: bool, now: u64, door: bool) -> Vec<u8> {
     let reason = StatusCode(response.status).default_reason_phrase();
     let mut head =
         format!("HTTP/1.1 {} {reason}\r\nDate: {}\r\n", response.status, time::http(now));
@@ -76,9 +140,13 @@ fn encode(response: &Response, head_only: bool, now: u64) -> Vec<u8> {
         head += &format!("Content-Length: {}\r\n", response.body.len());
     }
     head += "\r\n";
-    let mut message = head.into_bytes();
-    if !head_only {
-        message.extend_from_slice(&response.body);
+    let body: &[u8] = if head_only { &[] } else { &response.body };
+    let mut message = Vec::with_capacity(5 + head.len() + body.len());
+    if door {
+        message.push(if response.reusable { engine::REUSABLE } else { engine::ONCE });
+        message.extend(((head.len() + body.len()) as u32).to_be_bytes());
     }
+    message.extend_from_slice(head.as_bytes());
+    message.extend_from_slice(body);
     message
 }

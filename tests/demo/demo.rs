@@ -35,5 +35,5 @@ fn main() {
     println!("the page:    http://{address}/index.html   (open it and upload a file)");
     println!("the server:  http://{address}              (its log follows, one line a request)");
     println!("the bucket:  {}              (a stand-in for OSS, in memory)", bucket.url());
-    panic!("{}", server::run(listener, App::new(config)));
+    panic!("{}", server::run_tcp(listener, App::new(config)));
 }

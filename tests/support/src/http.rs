@@ -55,7 +55,9 @@ pub fn read_reply(stream: &mut impl Read, head_only: bool) -> Option<Reply> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
-        if stream.read(&mut byte).ok()? == 0 || head.len() > 65_536 {
+        // Not `read`, which a signal may interrupt.
+        stream.read_exact(&mut byte).ok()?;
+        if head.len() > 65_536 {
             return None;
         }
         head.push(byte[0]);

@@ -128,6 +128,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::thread::sleep(Duration::from_millis(200));
+            eprintln!("the server ran: {}; its log: {:#?}", self.is_running(), self.log());
+        }
         self.kill();
     }
 }
