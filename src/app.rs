@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::credentials::Credentials;
 use crate::keys::{self, Keys};
 use crate::policy::{self, Terms};
+use crate::reject::Reject;
 use crate::{log, page, time};
 
 /// Bodies of real callbacks have a few hundred bytes.
@@ -52,61 +53,28 @@ pub struct Response {
     pub reusable: bool,
 }
 
-/// Why a callback is refused: one variant per cause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reject {
-    BadAuthorization,
-    BadKeyUrl,
-    BadTarget,
-    BodyTooLong,
-    HeaderMissing,
-    HeaderRepeated,
-    HeaderTooLong,
-    KeyUnavailable,
-    SignatureMismatch,
-}
-
-impl Reject {
-    pub fn status(self) -> u16 {
-        match self {
-            Reject::BodyTooLong => 413,
-            Reject::KeyUnavailable => 503,
-            _ => 400,
-        }
-    }
-
-    /// Fixed words for the client and the log: nothing from the request, nothing we expected.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Reject::BadAuthorization => "authorization is not a signature",
-            Reject::BadKeyUrl => "x-oss-pub-key-url does not name an OSS public key",
-            Reject::BadTarget => "path is not percent-encoded",
-            Reject::BodyTooLong => "body too long",
-            Reject::HeaderMissing => "authorization or x-oss-pub-key-url is missing",
-            Reject::HeaderRepeated => "authorization or x-oss-pub-key-url is there twice",
-            Reject::HeaderTooLong => "authorization or x-oss-pub-key-url too long",
-            Reject::KeyUnavailable => "public key cannot be had now",
-            Reject::SignatureMismatch => "signature does not match",
-        }
-    }
-}
-
 impl Request {
     /// The value of a header field, an error if it is there twice.
     fn header(&self, name: &str) -> Result<Option<&str>, Reject> {
         let mut values = self.headers.iter().filter(|(field, _)| *field == name);
         match (values.next(), values.next()) {
-            (_, Some(_)) => Err(Reject::HeaderRepeated),
+            (_, Some(_)) => Err(Reject::TWICE),
             (first, None) => Ok(first.map(|(_, value)| value.as_str())),
         }
     }
 
     fn required(&self, name: &str) -> Result<&str, Reject> {
-        self.header(name)?.ok_or(Reject::HeaderMissing)
+        self.header(name)?.ok_or(Reject::FIELD_MISSING)
     }
 
-    fn path(&self) -> &str {
-        self.target.split('?').next().unwrap_or_default()
+    /// The path that routes and the log go by: without the query, and without `prefix`.
+    fn path(&self, prefix: &str) -> &str {
+        let path = self.target.split('?').next().unwrap_or_default();
+        match path.strip_prefix(prefix) {
+            Some("") => "/",
+            Some(rest) if rest.starts_with('/') => rest,
+            _ => path,
+        }
     }
 }
 
@@ -129,8 +97,9 @@ impl Response {
     }
 
     pub fn reject(reject: Reject) -> Response {
-        let body = json!({ "Status": "verify not ok", "reason": reject.reason() });
-        Response::json(reject.status(), &body).noted(format!("reason={:?}", reject.reason()))
+        let Reject(status, reason) = reject;
+        let body = json!({ "Status": "verify not ok", "reason": reason });
+        Response::json(status, &body).noted(format!("reason={reason:?}"))
     }
 
     fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Response {
@@ -177,7 +146,8 @@ impl App {
     /// Time, peer, method, path, status, and what the answer notes. Never the query, which may
     /// hold a token. Health checks would only fill the log.
     pub fn log_line(&self, request: &Request, response: &Response, now: u64) -> String {
-        let (method, path, status) = (&request.method, request.path(), response.status);
+        let (method, status) = (&request.method, response.status);
+        let path = request.path("");
         if path == "/healthz" && status == 200 {
             return String::new();
         }
@@ -206,7 +176,7 @@ impl App {
     }
 
     fn get(&self, request: &Request, now: u64) -> Response {
-        let response = match request.path() {
+        let response = match request.path(&self.config.path_prefix) {
             "/" => self.policy(policy::answer_v1, now),
             "/get_post_signature_for_oss_upload" => self.policy(policy::answer_v4, now),
             "/healthz" => Response::text(200, "ok\n").with("Cache-Control", "no-store"),
@@ -255,13 +225,21 @@ impl App {
         let claim = Claim::new(
             request.required("authorization")?,
             request.required("x-oss-pub-key-url")?,
-            &request.target,
+            &self.public_target(&request.target),
             &request.body,
         )?;
         let key = self.keys.find(&claim.key_url, now, keys::fetch)?;
         let verified = claim.verify(key)?;
         let note = self.describe(request, &verified)?;
         Ok(Response::json(200, &json!({ "Status": "OK" })).noted(note))
+    }
+
+    /// The target as OSS sent it: what a proxy took off is put back.
+    fn public_target<'a>(&self, target: &'a str) -> Cow<'a, str> {
+        match target.strip_prefix(&self.config.path_prefix) {
+            Some(rest) if rest.is_empty() || rest.starts_with(['/', '?']) => target.into(),
+            _ => format!("{}{target}", self.config.path_prefix).into(),
+        }
     }
 
     /// What the log says of a verified callback. A body that does not parse was signed all the

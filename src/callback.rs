@@ -9,7 +9,7 @@ use md5::{Digest, Md5};
 use rsa::{Pkcs1v15Sign, RsaPublicKey, pkcs8::DecodePublicKey, traits::PublicKeyParts};
 use serde_json::Value;
 
-use crate::app::Reject;
+use crate::reject::Reject;
 
 /// A 4,096-bit signature in base64: four times what a longer key than today's could need.
 const MAX_AUTHORIZATION_BYTES: usize = 684;
@@ -50,24 +50,24 @@ impl<'a> Claim<'a> {
         body: &'a [u8],
     ) -> Result<Claim<'a>, Reject> {
         if authorization.len() > MAX_AUTHORIZATION_BYTES || pub_key_url.len() > MAX_KEY_URL_BYTES {
-            return Err(Reject::HeaderTooLong);
+            return Err(Reject::FIELD_TOO_LONG);
         }
-        let signature = BASE64.decode(authorization).map_err(|_| Reject::BadAuthorization)?;
-        let key_url = BASE64.decode(pub_key_url).map_err(|_| Reject::BadKeyUrl)?;
-        let key_url = String::from_utf8(key_url).map_err(|_| Reject::BadKeyUrl)?;
-        let string_to_sign = string_to_sign(target, body).ok_or(Reject::BadTarget)?;
+        let signature = BASE64.decode(authorization).map_err(|_| Reject::BAD_AUTHORIZATION)?;
+        let key_url = BASE64.decode(pub_key_url).map_err(|_| Reject::BAD_KEY_URL)?;
+        let key_url = String::from_utf8(key_url).map_err(|_| Reject::BAD_KEY_URL)?;
+        let string_to_sign = string_to_sign(target, body).ok_or(Reject::BAD_PATH)?;
         Ok(Claim { signature, key_url, string_to_sign, body })
     }
 
     /// RSASSA-PKCS1-v1_5 over MD5.
     pub fn verify(self, key: &PublicKey) -> Result<Verified<'a>, Reject> {
         if self.signature.len() != key.0.size() {
-            return Err(Reject::BadAuthorization);
+            return Err(Reject::BAD_AUTHORIZATION);
         }
         let digest = Md5::digest(&self.string_to_sign);
         match key.0.verify(Pkcs1v15Sign::new::<Md5>(), &digest, &self.signature) {
             Ok(()) => Ok(Verified(self.body)),
-            Err(_) => Err(Reject::SignatureMismatch),
+            Err(_) => Err(Reject::SIGNATURE_MISMATCH),
         }
     }
 }

@@ -4,41 +4,37 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::credentials::{Credentials, Secret};
+use crate::{callback, keys};
 
 /// Environment variables by name.
 pub type Vars = BTreeMap<String, String>;
 
-const KNOWN: [&str; 20] = [
-    "ALLOW_ORIGIN",
-    "CALLBACK_BODY",
-    "CALLBACK_BODY_TYPE",
-    "CALLBACK_KEY_ORIGIN",
-    "CALLBACK_PUBLIC_KEY_FILE",
-    "CALLBACK_URL",
-    "CLIENT_PAGE",
-    "EXPIRE_TIME",
-    "FORBID_OVERWRITE",
-    "MAX_CONNECTIONS",
-    "MAX_UPLOAD_BYTES",
-    "OSS_ACCESS_KEY_ID",
-    "OSS_ACCESS_KEY_SECRET",
-    "OSS_BUCKET",
-    "OSS_HOST",
-    "OSS_REGION",
-    "OSS_SESSION_TOKEN",
-    "UPLOAD_CONTENT_TYPES",
-    "UPLOAD_DIR",
-    "CREDENTIALS_DIRECTORY", // systemd's
-];
+/// All that are read, systemd's own last.
+const KNOWN: &str = "OSS_ACCESS_KEY_ID OSS_ACCESS_KEY_SECRET OSS_SESSION_TOKEN \
+    OSS_HOST OSS_BUCKET OSS_REGION CALLBACK_URL CALLBACK_BODY CALLBACK_BODY_TYPE \
+    CALLBACK_PUBLIC_KEY_FILE CALLBACK_KEY_ORIGIN UPLOAD_DIR UPLOAD_CONTENT_TYPES MAX_UPLOAD_BYTES \
+    FORBID_OVERWRITE EXPIRE_TIME ALLOW_ORIGIN CLIENT_PAGE PUBLIC_PATH_PREFIX MAX_CONNECTIONS \
+    CREDENTIALS_DIRECTORY";
 
+const FORM: &str = "application/x-www-form-urlencoded";
+const JSON: &str = "application/json";
 const FORM_BODY: &str = "filename=${object}&size=${size}&mimeType=${mimeType}\
     &height=${imageInfo.height}&width=${imageInfo.width}&bucket=${bucket}&etag=${etag}";
 const JSON_BODY: &str = "{\"filename\":${object},\"size\":${size},\"mimeType\":${mimeType},\
     \"height\":${imageInfo.height},\"width\":${imageInfo.width},\"bucket\":${bucket},\
     \"etag\":${etag}}";
+
+// What `Reader::value` says that a bad value is not.
+const PREFIX: &str =
+    "a key prefix (512 bytes at most, no / before it, no $, \\, control characters)";
+const TYPES: &str = "a comma list of content types (like image/png)";
+const ORIGINS: &str = "* or a comma list of origins (like https://www.example.com)";
+const CALLBACK_URLS: &str =
+    "one to five http(s)://HOST[:PORT][/PATH] joined by ; (percent-encoded, no IPv6)";
+const CALLBACK_BODY: &str = "name=${variable}&…, or in JSON {\"name\":${variable},…}";
 
 /// A V4 signature lives seven days at most.
 const MAX_EXPIRE_SECONDS: u64 = 7 * 86_400;
@@ -66,8 +62,12 @@ pub struct Config {
     pub allow_origins: Vec<String>,
     pub client_page: bool,
     pub public_key: KeySource,
+    /// Path under which the public reaches us, like `/post`; may be empty.
+    pub path_prefix: String,
     /// How many clients the front door serves at a time.
     pub max_connections: usize,
+    /// The values in force, a line each, secrets masked.
+    pub report: String,
 }
 
 /// What OSS is told to post back.
@@ -88,8 +88,10 @@ pub enum KeySource {
 }
 
 /// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
 pub enum Command {
-    Serve(SocketAddr),
+    Tcp(SocketAddr),
+    Unix(PathBuf),
     Check,
     Help,
     Version,
@@ -109,23 +111,25 @@ fn wrong<T>(name: &str, problem: impl fmt::Display) -> Result<T, ConfigError> {
     Err(ConfigError(format!("{name}: {problem}")))
 }
 
-/// Parses what follows the program's name: `[IP] PORT`, `--check`, `--help` or `--version`.
+/// Parses what follows the program's name.
 pub fn command(arguments: &[String]) -> Result<Command, ConfigError> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (ip, port) = match words.as_slice() {
         ["--check"] => return Ok(Command::Check),
         ["--help" | "-h"] => return Ok(Command::Help),
         ["--version" | "-V"] => return Ok(Command::Version),
-        [port] => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), *port),
-        [ip, port] => match ip.parse() {
-            Ok(ip) => (ip, *port),
-            Err(_) => return wrong(&format!("argument {ip:?}"), "not an IP address"),
-        },
-        _ => return wrong("arguments", "expected [IP] PORT (try --help)"),
+        [path] if path.starts_with("unix:/") => {
+            return Ok(Command::Unix(path.trim_start_matches("unix:").into()));
+        }
+        [port] => (Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), *port),
+        [ip, port] => {
+            (ip.parse().or(wrong(&format!("argument {ip:?}"), "not an IP address")), *port)
+        }
+        _ => return wrong("arguments", "expected [IP] PORT or unix:/PATH (try --help)"),
     };
     match port.parse() {
-        Ok(port) => Ok(Command::Serve(SocketAddr::new(ip, port))),
-        Err(_) => wrong(&format!("argument {port:?}"), "not a port (0 to 65535; try --help)"),
+        Ok(port) => Ok(Command::Tcp(SocketAddr::new(ip?, port))),
+        Err(_) => ip.and(wrong(&format!("argument {port:?}"), "not a port (try --help)")),
     }
 }
 
@@ -133,75 +137,56 @@ impl Config {
     /// The one constructor. Reads the files that variables name, and nothing else.
     pub fn from_vars(vars: &Vars) -> Result<Config, ConfigError> {
         refuse_misspelt(vars)?;
-        let (host, bucket, region) = bucket_address(vars)?;
+        let mut read = Reader { vars, report: String::new() };
+        let credentials = read.credentials()?;
+        let (host, bucket, region) = read.bucket_address()?;
         Ok(Config {
-            credentials: credentials(vars)?,
+            credentials,
             host,
             bucket,
             region,
-            upload_dir: upload_dir(vars)?,
-            expire_seconds: number(vars, "EXPIRE_TIME", 30, MAX_EXPIRE_SECONDS)?,
-            max_upload_bytes: number(vars, "MAX_UPLOAD_BYTES", 1_048_576_000, MAX_OBJECT_BYTES)?,
-            content_types: content_types(vars)?,
-            forbid_overwrite: switch(vars, "FORBID_OVERWRITE", false)?,
-            callback: callback(vars)?,
-            allow_origins: allow_origins(vars)?,
-            client_page: switch(vars, "CLIENT_PAGE", true)?,
-            public_key: public_key(vars)?,
-            max_connections: number(vars, "MAX_CONNECTIONS", 512, 65_535)? as usize,
+            callback: read.callback()?,
+            public_key: read.public_key()?,
+            upload_dir: read.value("UPLOAD_DIR", "", PREFIX, |text| {
+                // Nothing that needs an escape in a policy or on a terminal.
+                let plain = |c: char| !c.is_control() && !matches!(c, '$' | '\\');
+                (!text.starts_with('/') && text.len() <= 512 && text.chars().all(plain))
+                    .then(|| text.to_owned())
+            })?,
+            content_types: read.value("UPLOAD_CONTENT_TYPES", "", TYPES, |text| {
+                list(text, |item| {
+                    is_token(item)
+                        && item.split('/').count() == 2
+                        && !item.contains(['*', '$', '"'])
+                })
+            })?,
+            max_upload_bytes: read.number("MAX_UPLOAD_BYTES", "1048576000", MAX_OBJECT_BYTES)?,
+            forbid_overwrite: read.switch("FORBID_OVERWRITE", "off")?,
+            expire_seconds: read.number("EXPIRE_TIME", "30", MAX_EXPIRE_SECONDS)?,
+            allow_origins: read.value("ALLOW_ORIGIN", "*", ORIGINS, |text| match text {
+                "*" => Some(Vec::new()),
+                _ => list(text, |item| item == "null" || is_origin(item)),
+            })?,
+            client_page: read.switch("CLIENT_PAGE", "on")?,
+            path_prefix: read.value("PUBLIC_PATH_PREFIX", "", "a path like /post", |text| {
+                let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-_.~".contains(&b);
+                let path = text.starts_with('/') && !text.ends_with('/') && !text.contains("//");
+                (text.is_empty() || path && text.bytes().all(plain)).then(|| text.to_owned())
+            })?,
+            max_connections: read.number("MAX_CONNECTIONS", "512", 65_535)? as usize,
+            report: read.report,
         })
     }
-
-    /// What `--check` prints: the values in force, secrets masked.
-    pub fn report(&self) -> String {
-        let mut lines = Vec::new();
-        let mut line = |name: &str, value: &str| lines.push(format!("{name} = {value}\n"));
-        line("OSS_ACCESS_KEY_ID", &self.credentials.access_key_id);
-        line("OSS_ACCESS_KEY_SECRET", "(set)");
-        let token = self.credentials.security_token.as_ref();
-        line("OSS_SESSION_TOKEN", token.map_or("(none)", |_| "(set)"));
-        line("OSS_HOST", &self.host);
-        line("OSS_BUCKET", &self.bucket);
-        line("OSS_REGION", &self.region);
-        match &self.callback {
-            None => line("CALLBACK_URL", "(none: uploads are not reported)"),
-            Some(callback) => {
-                line("CALLBACK_URL", &callback.url);
-                line("CALLBACK_BODY", &callback.body);
-                line("CALLBACK_BODY_TYPE", callback.body_type);
-            }
-        }
-        line("UPLOAD_DIR", &self.upload_dir);
-        line("EXPIRE_TIME", &self.expire_seconds.to_string());
-        line("MAX_UPLOAD_BYTES", &self.max_upload_bytes.to_string());
-        line("MAX_CONNECTIONS", &self.max_connections.to_string());
-        line("UPLOAD_CONTENT_TYPES", &any_or(&self.content_types, "(any)"));
-        line("FORBID_OVERWRITE", if self.forbid_overwrite { "on" } else { "off" });
-        line("ALLOW_ORIGIN", &any_or(&self.allow_origins, "*"));
-        line("CLIENT_PAGE", if self.client_page { "on" } else { "off" });
-        match &self.public_key {
-            KeySource::Pinned(_) => {
-                line("CALLBACK_PUBLIC_KEY_FILE", "(pinned: nothing is fetched)")
-            }
-            KeySource::Origin(origin) => line("CALLBACK_KEY_ORIGIN", origin),
-        }
-        lines.concat()
-    }
-}
-
-fn any_or(list: &[String], any: &str) -> String {
-    if list.is_empty() { any.to_owned() } else { list.join(",") }
 }
 
 /// A misspelt variable would be ignored in silence, and its default be in force.
 fn refuse_misspelt(vars: &Vars) -> Result<(), ConfigError> {
-    for name in vars.keys().filter(|name| !KNOWN.contains(&name.as_str())) {
+    let known = || KNOWN.split_whitespace();
+    for name in vars.keys().filter(|name| known().all(|known| known != *name)) {
         let upper = name.to_uppercase();
-        let close = |known: &&&str| {
-            let ours = ["OSS_", "CALLBACK_", "UPLOAD_"].iter().any(|p| upper.starts_with(p));
-            edit_distance(&upper, known) <= if ours { 3 } else { 2 }
-        };
-        if let Some(known) = KNOWN.iter().find(close) {
+        let ours = ["OSS_", "CALLBACK_", "UPLOAD_"].iter().any(|prefix| upper.starts_with(prefix));
+        let slips = if ours { 3 } else { 2 };
+        if let Some(known) = known().find(|known| edit_distance(&upper, known) <= slips) {
             return wrong(name, format_args!("unknown variable; is it {known}?"));
         }
     }
@@ -212,8 +197,7 @@ fn refuse_misspelt(vars: &Vars) -> Result<(), ConfigError> {
 fn edit_distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.bytes().enumerate() {
-        let mut above_left = i;
-        let mut left = i + 1;
+        let (mut above_left, mut left) = (i, i + 1);
         let mut next = vec![left];
         for (y, &above) in b.bytes().zip(row.iter().skip(1)) {
             left = (above_left + usize::from(x != y)).min(above + 1).min(left + 1);
@@ -225,122 +209,15 @@ fn edit_distance(a: &str, b: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
-/// An empty variable counts as unset: environment files often hold `NAME=`.
-fn optional<'a>(vars: &'a Vars, name: &str) -> Option<&'a str> {
-    vars.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
-}
-
-fn required<'a>(vars: &'a Vars, name: &str) -> Result<&'a str, ConfigError> {
-    optional(vars, name).map_or_else(|| wrong(name, "not set"), Ok)
-}
-
-fn number(vars: &Vars, name: &str, default: u64, max: u64) -> Result<u64, ConfigError> {
-    let Some(text) = optional(vars, name) else { return Ok(default) };
-    match text.parse() {
-        Ok(number) if (1..=max).contains(&number) => Ok(number),
-        _ => wrong(name, format_args!("{text:?} is not a whole number from 1 to {max}")),
-    }
-}
-
-fn switch(vars: &Vars, name: &str, default: bool) -> Result<bool, ConfigError> {
-    match optional(vars, name) {
-        None => Ok(default),
-        Some("on") => Ok(true),
-        Some("off") => Ok(false),
-        Some(text) => wrong(name, format_args!("{text:?} is neither on nor off")),
-    }
-}
-
-/// A comma-separated list of which every item passes `valid`.
-fn list(
-    vars: &Vars,
-    name: &str,
-    valid: fn(&str) -> bool,
-    shape: &str,
-) -> Result<Vec<String>, ConfigError> {
-    let items = optional(vars, name).into_iter().flat_map(|text| text.split(','));
-    items
-        .map(|item| match item.trim() {
-            item if valid(item) => Ok(item.to_owned()),
-            item => wrong(name, format_args!("{item:?} is not {shape}")),
-        })
-        .collect()
-}
-
-/// A secret: the variable, or the systemd credential of the same name in lower case. It is an
-/// error for it to be there and empty, and its value is never part of an error.
-fn secret(vars: &Vars, name: &str) -> Result<Option<Secret>, ConfigError> {
-    let text = match (vars.get(name), vars.get("CREDENTIALS_DIRECTORY")) {
-        (Some(text), _) => text.clone(),
-        (None, Some(directory)) => {
-            let path = Path::new(directory).join(name.to_lowercase());
-            match std::fs::read_to_string(&path) {
-                Ok(text) => text,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return wrong(name, format_args!("{}: {error}", path.display())),
-            }
-        }
-        (None, None) => return Ok(None),
-    };
-    match text.trim() {
-        "" => wrong(name, "set, but empty"),
-        text if is_token(text) => Ok(Some(Secret::new(text.to_owned()))),
-        _ => wrong(name, "contains white space or characters that are not ASCII"),
-    }
-}
-
+/// One token of printable ASCII.
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-fn credentials(vars: &Vars) -> Result<Credentials, ConfigError> {
-    let id = required(vars, "OSS_ACCESS_KEY_ID")?;
-    if !is_token(id) || id.contains('/') {
-        return wrong("OSS_ACCESS_KEY_ID", "not an access key id");
-    }
-    let Some(access_key_secret) = secret(vars, "OSS_ACCESS_KEY_SECRET")? else {
-        return wrong(
-            "OSS_ACCESS_KEY_SECRET",
-            "not set, and no systemd credential oss_access_key_secret either",
-        );
-    };
-    let security_token = secret(vars, "OSS_SESSION_TOKEN")?;
-    Ok(Credentials { access_key_id: id.to_owned(), access_key_secret, security_token })
-}
-
-/// Host, bucket and region. An OSS endpoint names the other two; a custom domain does not.
-fn bucket_address(vars: &Vars) -> Result<(String, String, String), ConfigError> {
-    let host = required(vars, "OSS_HOST")?.trim_end_matches('/');
-    let Some(domain) = host_of(host).filter(|domain| host.ends_with(domain)) else {
-        return wrong("OSS_HOST", format_args!("{host:?} is not https://BUCKET.ENDPOINT"));
-    };
-    let derived = domain
-        .strip_suffix(".aliyuncs.com")
-        .and_then(|name| name.split_once(".oss-"))
-        .map(|(bucket, region)| (bucket, region.strip_suffix("-internal").unwrap_or(region)))
-        .filter(|(_, region)| !region.starts_with("accelerate"));
-
-    let part = |name: &str, derived: Option<&str>| match (optional(vars, name), derived) {
-        (Some(set), Some(derived)) if set != derived => {
-            wrong(name, format_args!("{set:?}, but OSS_HOST says {derived:?}"))
-        }
-        (Some(value), _) | (None, Some(value)) => Ok(value.to_owned()),
-        (None, None) => wrong(name, "not set, and OSS_HOST does not name it"),
-    };
-    let bucket = part("OSS_BUCKET", derived.map(|(bucket, _)| bucket))?;
-    let region = part("OSS_REGION", derived.map(|(_, region)| region))?;
-    let name = |text: &str| {
-        text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            && !text.starts_with('-')
-            && !text.ends_with('-')
-    };
-    if !name(&bucket) || !(3..=63).contains(&bucket.len()) {
-        return wrong("OSS_BUCKET", format_args!("{bucket:?} is not a bucket's name"));
-    }
-    if !name(&region) || region.is_empty() || region.starts_with("oss-") {
-        return wrong("OSS_REGION", format_args!("{region:?} is not a region (like cn-hangzhou)"));
-    }
-    Ok((host.to_owned(), bucket, region))
+/// The items of a comma list, none if one is not `valid`.
+fn list(text: &str, valid: impl Fn(&str) -> bool) -> Option<Vec<String>> {
+    let items = text.split(',').map(str::trim).filter(|_| !text.is_empty());
+    items.map(|item| valid(item).then(|| item.to_owned())).collect()
 }
 
 /// The `HOST[:PORT]` of an http or https URL. No user info, no IPv6, nothing to be decoded: what
@@ -348,86 +225,154 @@ fn bucket_address(vars: &Vars) -> Result<(String, String, String), ConfigError> 
 fn host_of(url: &str) -> Option<&str> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
     let host = rest.split(['/', '?']).next()?;
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':');
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_:".contains(&b);
     let (name, port) = host.split_once(':').unwrap_or((host, "80"));
     (is_token(url) && !name.is_empty() && host.bytes().all(plain) && port.parse::<u16>().is_ok())
         .then_some(host)
 }
 
-/// A prefix that needs no escape in a policy (`$`, `\`), in a URL path, or on a terminal.
-fn upload_dir(vars: &Vars) -> Result<String, ConfigError> {
-    let dir = optional(vars, "UPLOAD_DIR").unwrap_or_default();
-    let bad = |c: char| c.is_control() || matches!(c, '$' | '\\');
-    if dir.starts_with('/') || dir.contains(bad) || dir.len() > 512 {
-        let rule = "must not start with / nor contain $, \\ or control characters";
-        return wrong("UPLOAD_DIR", format_args!("{dir:?}: {rule} (512 bytes at most)"));
+/// True for an http or https URL that is scheme and host alone.
+fn is_origin(url: &str) -> bool {
+    host_of(url).is_some_and(|host| url.ends_with(&format!("://{host}")))
+}
+
+/// Of a bucket or a region.
+fn is_name(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let edge = text.starts_with('-') || text.ends_with('-') || text.starts_with("oss-");
+    (3..=63).contains(&text.len()) && text.bytes().all(plain) && !edge
+}
+
+/// Reads variables and notes what is in force.
+struct Reader<'a> {
+    vars: &'a Vars,
+    report: String,
+}
+
+impl<'a> Reader<'a> {
+    /// An empty variable counts as unset: environment files often hold `NAME=`.
+    fn optional(&self, name: &str) -> Option<&'a str> {
+        self.vars.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
-    Ok(dir.to_owned())
-}
 
-fn content_types(vars: &Vars) -> Result<Vec<String>, ConfigError> {
-    let valid = |item: &str| {
-        is_token(item) && item.split('/').count() == 2 && !item.contains(['*', '"', '\\', '$'])
-    };
-    list(vars, "UPLOAD_CONTENT_TYPES", valid, "a content type (like image/png)")
-}
-
-fn allow_origins(vars: &Vars) -> Result<Vec<String>, ConfigError> {
-    if optional(vars, "ALLOW_ORIGIN").is_none_or(|text| text == "*") {
-        return Ok(Vec::new());
-    }
-    let valid = |item: &str| {
-        item == "null" || host_of(item).is_some_and(|host| item.ends_with(&format!("://{host}")))
-    };
-    list(vars, "ALLOW_ORIGIN", valid, "an origin (like https://www.example.com)")
-}
-
-fn callback(vars: &Vars) -> Result<Option<Callback>, ConfigError> {
-    let body_type = match optional(vars, "CALLBACK_BODY_TYPE") {
-        None | Some("application/x-www-form-urlencoded") => "application/x-www-form-urlencoded",
-        Some("application/json") => "application/json",
-        Some(text) => {
-            let both = "neither application/x-www-form-urlencoded nor application/json";
-            return wrong("CALLBACK_BODY_TYPE", format_args!("{text:?} is {both}"));
+    /// The variable or its default, if `parse` accepts it as a `shape`.
+    fn value<T>(
+        &mut self,
+        name: &str,
+        default: &str,
+        shape: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, ConfigError> {
+        let text = self.optional(name).unwrap_or(default);
+        self.report += &format!("{name} = {text}\n");
+        match parse(text) {
+            Some(value) => Ok(value),
+            None if text.is_empty() => wrong(name, format_args!("not set ({shape})")),
+            None => wrong(name, format_args!("{text:?} is not {shape}")),
         }
-    };
-    let json = body_type == "application/json";
-    let default = if json { JSON_BODY } else { FORM_BODY };
-    let body = optional(vars, "CALLBACK_BODY").unwrap_or(default);
-    if json && crate::callback::template(body, body_type).is_none() {
-        return wrong("CALLBACK_BODY", "not a JSON object (write \"name\":${variable})");
     }
-    let Some(url) = optional(vars, "CALLBACK_URL") else { return Ok(None) };
-    if url.split(';').count() > 5 {
-        return wrong("CALLBACK_URL", "more than five URLs");
-    }
-    if let Some(bad) = url.split(';').find(|url| host_of(url).is_none() || url.contains('#')) {
-        let shape = "http(s)://HOST[:PORT][/PATH], percent-encoded, no IPv6";
-        return wrong("CALLBACK_URL", format_args!("{bad:?} is not {shape}"));
-    }
-    if url.len() + body.len() > MAX_CALLBACK_BYTES {
-        return wrong("CALLBACK_URL", "with CALLBACK_BODY longer than OSS takes (5 KB in all)");
-    }
-    Ok(Some(Callback { url: url.to_owned(), body: body.to_owned(), body_type }))
-}
 
-fn public_key(vars: &Vars) -> Result<KeySource, ConfigError> {
-    if let Some(path) = optional(vars, "CALLBACK_PUBLIC_KEY_FILE") {
-        let name = "CALLBACK_PUBLIC_KEY_FILE";
-        return match std::fs::read_to_string(path) {
-            Ok(pem) if crate::callback::PublicKey::from_pem(&pem).is_some() => {
-                Ok(KeySource::Pinned(pem))
+    fn number(&mut self, name: &str, default: &str, max: u64) -> Result<u64, ConfigError> {
+        self.value(name, default, &format!("a whole number from 1 to {max}"), |text| {
+            text.parse().ok().filter(|number| (1..=max).contains(number))
+        })
+    }
+
+    fn switch(&mut self, name: &str, default: &str) -> Result<bool, ConfigError> {
+        let on_or_off = |text: &str| ["off", "on"].iter().position(|word| *word == text);
+        Ok(self.value(name, default, "on or off", on_or_off)? == 1)
+    }
+
+    /// The variable, or the systemd credential of the same name in lower case. It is an error for
+    /// it to be there and empty, and its value is never part of an error.
+    fn secret(&mut self, name: &str) -> Result<Option<Secret>, ConfigError> {
+        let mut text = self.vars.get(name).cloned();
+        if let (None, Some(folder)) = (&text, self.vars.get("CREDENTIALS_DIRECTORY")) {
+            let path = Path::new(folder).join(name.to_lowercase());
+            text = match std::fs::read_to_string(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+                Err(error) => return wrong(name, format_args!("{}: {error}", path.display())),
+                Ok(text) => Some(text),
             }
-            Ok(_) => wrong(name, format_args!("{path:?} is not a PEM with an RSA public key")),
-            Err(error) => wrong(name, format_args!("{path:?}: {error}")),
-        };
-    }
-    let origin = optional(vars, "CALLBACK_KEY_ORIGIN").unwrap_or(crate::keys::ORIGIN);
-    let loopback = ["http://127.0.0.1:", "http://localhost:"].iter().any(|p| origin.starts_with(p));
-    match host_of(origin) {
-        Some(host) if origin.ends_with(host) && (origin.starts_with("https:") || loopback) => {
-            Ok(KeySource::Origin(origin.to_owned()))
         }
-        _ => wrong("CALLBACK_KEY_ORIGIN", format_args!("{origin:?} is not https://HOST")),
+        self.report += &format!("{name} = {}\n", if text.is_some() { "(set)" } else { "" });
+        match text.as_deref().map(str::trim) {
+            None => Ok(None),
+            Some("") => wrong(name, "set, but empty"),
+            Some(text) if is_token(text) => Ok(Some(Secret::new(text.to_owned()))),
+            Some(_) => wrong(name, "contains white space or characters that are not ASCII"),
+        }
+    }
+
+    fn credentials(&mut self) -> Result<Credentials, ConfigError> {
+        let access_key_id = self.value("OSS_ACCESS_KEY_ID", "", "an access key id", |text| {
+            (is_token(text) && !text.contains('/')).then(|| text.to_owned())
+        })?;
+        let Some(access_key_secret) = self.secret("OSS_ACCESS_KEY_SECRET")? else {
+            let problem = "not set, and no systemd credential oss_access_key_secret either";
+            return wrong("OSS_ACCESS_KEY_SECRET", problem);
+        };
+        let security_token = self.secret("OSS_SESSION_TOKEN")?;
+        Ok(Credentials { access_key_id, access_key_secret, security_token })
+    }
+
+    /// Host, bucket and region. An OSS endpoint names the other two; a custom domain does not.
+    fn bucket_address(&mut self) -> Result<(String, String, String), ConfigError> {
+        let host = self.value("OSS_HOST", "", "https://BUCKET.ENDPOINT", |text| {
+            let host = text.trim_end_matches('/');
+            is_origin(host).then(|| host.to_owned())
+        })?;
+        let (bucket, region) = host_of(&host)
+            .and_then(|domain| domain.strip_suffix(".aliyuncs.com")?.split_once(".oss-"))
+            .map(|(bucket, region)| (bucket, region.strip_suffix("-internal").unwrap_or(region)))
+            .filter(|(_, region)| !region.starts_with("accelerate"))
+            .unwrap_or_default();
+        let mut part = |name: &str, derived: &str| {
+            let shape = match derived {
+                "" => "a valid name (like examplebucket, cn-hangzhou), and OSS_HOST has none",
+                derived => &format!("what OSS_HOST says, {derived:?}"),
+            };
+            self.value(name, derived, shape, |text| {
+                (is_name(text) && (derived.is_empty() || text == derived)).then(|| text.to_owned())
+            })
+        };
+        let (bucket, region) = (part("OSS_BUCKET", bucket)?, part("OSS_REGION", region)?);
+        Ok((host, bucket, region))
+    }
+
+    fn callback(&mut self) -> Result<Option<Callback>, ConfigError> {
+        let url = self.value("CALLBACK_URL", "", CALLBACK_URLS, |text| {
+            let good = |url: &str| host_of(url).is_some() && !url.contains('#');
+            let urls = text.split(';').filter(|_| !text.is_empty());
+            (urls.clone().count() <= 5 && urls.clone().all(good)).then(|| text.to_owned())
+        })?;
+        let types = [FORM, JSON];
+        let body_type = self.value("CALLBACK_BODY_TYPE", FORM, &types.join(" or "), |text| {
+            types.into_iter().find(|known| *known == text)
+        })?;
+        let default = if body_type == JSON { JSON_BODY } else { FORM_BODY };
+        let body = self.value("CALLBACK_BODY", default, CALLBACK_BODY, |text| {
+            callback::template(text, body_type).map(|_| text.to_owned())
+        })?;
+        if url.len() + body.len() > MAX_CALLBACK_BYTES {
+            return wrong("CALLBACK_URL", "with CALLBACK_BODY longer than OSS takes (5 KB in all)");
+        }
+        Ok(Some(Callback { url, body, body_type }).filter(|callback| !callback.url.is_empty()))
+    }
+
+    fn public_key(&mut self) -> Result<KeySource, ConfigError> {
+        let name = "CALLBACK_PUBLIC_KEY_FILE";
+        if let Some(path) = self.optional(name) {
+            let pem = std::fs::read_to_string(path)
+                .or_else(|error| wrong(name, format_args!("{path:?}: {error}")))?;
+            return self.value(name, "", "a PEM file with an RSA public key", |_| {
+                callback::PublicKey::from_pem(&pem).map(|_| KeySource::Pinned(pem.clone()))
+            });
+        }
+        self.value("CALLBACK_KEY_ORIGIN", keys::ORIGIN, "https://HOST", |text| {
+            let local = ["http://127.0.0.1:", "http://localhost:", "https:"];
+            (is_origin(text) && local.iter().any(|prefix| text.starts_with(prefix)))
+                .then(|| KeySource::Origin(text.to_owned()))
+        })
     }
 }

@@ -11,7 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
-use crate::head::{self, Head, Limits, Refusal};
+use crate::head::{self, Head, Limits};
+use crate::reject::Reject;
 use crate::{log, time};
 
 /// From the first byte of a request to its last, and from the first byte of an answer to its last:
@@ -26,9 +27,6 @@ const OWN_BYTES: usize = 4 * 1024;
 const SHARED_BYTES: usize = 2 * 1024 * 1024;
 /// `Connection::waiting_since` of one whose request is complete.
 const NOT_WAITING: u64 = u64::MAX;
-
-const TIMEOUT: Refusal = (408, "request took too long");
-const BUSY: Refusal = (503, "busy");
 
 /// What all connections share.
 struct Door {
@@ -72,7 +70,7 @@ pub fn run(listener: &TcpListener, engine: Engine, limits: Limits, max: usize) -
         if room && spawn(&door, &connection, &mut connections).is_ok() {
             connections.push(Arc::downgrade(&connection));
         } else {
-            refuse(&connection, BUSY);
+            refuse(&connection, Reject::BUSY);
         }
     }
 }
@@ -146,12 +144,12 @@ fn spawn(
 enum End {
     /// The client went, or was sent away: there is nobody to tell.
     Gone,
-    Refused(Refusal),
+    Refused(Reject),
 }
 
-impl From<Refusal> for End {
-    fn from(refusal: Refusal) -> End {
-        End::Refused(refusal)
+impl From<Reject> for End {
+    fn from(reject: Reject) -> End {
+        End::Refused(reject)
     }
 }
 
@@ -169,8 +167,8 @@ fn serve(door: &Door, connection: &Connection) {
             Err(end) => break end,
         }
     };
-    if let End::Refused(refusal) = end {
-        refuse(connection, refusal);
+    if let End::Refused(reject) = end {
+        refuse(connection, reject);
         // Closed with bytes unread, TCP would reset and the client never see the answer.
         let _ = stream.shutdown(Shutdown::Write);
         let _ = stream.set_read_timeout(Some(Duration::from_millis(200)));
@@ -245,7 +243,7 @@ impl Client<'_> {
     fn fill(&mut self) -> Result<(), End> {
         if let Some(deadline) = self.deadline {
             let left = deadline.saturating_duration_since(Instant::now());
-            let left = Some(left).filter(|left| !left.is_zero()).ok_or(TIMEOUT)?;
+            let left = Some(left).filter(|left| !left.is_zero()).ok_or(Reject::TOO_SLOW)?;
             let _ = self.connection.stream.set_read_timeout(Some(left));
         }
         let mut chunk = [0; 2048];
@@ -254,7 +252,7 @@ impl Client<'_> {
             Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             Err(error) if error.kind() == ErrorKind::WouldBlock && self.deadline.is_some() => {
-                return Err(TIMEOUT.into());
+                return Err(Reject::TOO_SLOW.into());
             }
             Err(_) => return Err(End::Gone),
         };
@@ -264,7 +262,7 @@ impl Client<'_> {
             let more = OWN_BYTES + self.reserved;
             self.reserved += more;
             if self.door.shared_bytes.fetch_add(more, Relaxed) + more > SHARED_BYTES {
-                return Err(BUSY.into());
+                return Err(Reject::BUSY.into());
             }
         }
         self.buffer.extend_from_slice(chunk.get(..read).unwrap_or_default());
@@ -291,7 +289,7 @@ impl Door {
         self.opened.elapsed().as_millis() as u64
     }
 
-    fn answer(&self, head: &Head, peer: IpAddr, body: &[u8]) -> Result<Arc<[u8]>, Refusal> {
+    fn answer(&self, head: &Head, peer: IpAddr, body: &[u8]) -> Result<Arc<[u8]>, Reject> {
         // Who stands behind a proxy on this machine, the proxy says; others may say what they like.
         let peer = head.forwarded_for.filter(|_| peer.is_loopback()).unwrap_or(peer);
         let now = time::now();
@@ -312,7 +310,7 @@ fn with_close(answer: &[u8]) -> Vec<u8> {
 }
 
 /// Writes a refusal without waiting: it fits what the system buffers.
-fn refuse(connection: &Connection, (status, reason): Refusal) {
+fn refuse(connection: &Connection, Reject(status, reason): Reject) {
     log::line(time::now(), &format!("{} - {status} reason={reason:?}", connection.peer));
     let body = format!("{{\"reason\":\"{reason}\"}}");
     let answer = format!(

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::head::Refusal;
+use crate::reject::Reject;
 use crate::{log, time};
 
 /// As many requests as may share one sync of the upload log.
@@ -66,13 +66,13 @@ impl Engine {
     }
 
     /// Asks the loop. `canonical` is a request line and header fields, each with its CRLF.
-    pub fn ask(&self, canonical: &str, peer: &str, body: &[u8]) -> Result<Arc<[u8]>, Refusal> {
+    pub fn ask(&self, canonical: &str, peer: &str, body: &[u8]) -> Result<Arc<[u8]>, Reject> {
         let rest = format!("{PEER}: {peer}\r\ncontent-length: {}\r\n\r\n", body.len());
         let message = [canonical.as_bytes(), rest.as_bytes(), body].concat();
         let now = time::now();
         let idle = self.freed.wait_timeout_while(lock(&self.idle), WAIT, |idle| idle.is_empty());
         let stream = idle.unwrap_or_else(PoisonError::into_inner).0.pop();
-        let mut stream = stream.ok_or((503, "busy"))?;
+        let mut stream = stream.ok_or(Reject::BUSY)?;
         let (kind, answer) = ask(&mut stream, &message).unwrap_or_else(|error| {
             // Nothing that the network sends can cause this. The unit starts us again.
             log::line(now, &format!("the engine broke its contract: {error}"));

@@ -4,6 +4,8 @@
 
 use std::net::IpAddr;
 
+use crate::reject::Reject;
+
 const MAX_HEAD_BYTES: usize = 8 * 1024;
 const MAX_FIELDS: usize = 64;
 
@@ -14,9 +16,6 @@ pub struct Limits {
     pub fields: &'static [&'static str],
     pub max_body_bytes: usize,
 }
-
-/// Status and reason of a request that goes no further.
-pub type Refusal = (u16, &'static str);
 
 /// The head of a good request, rewritten.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,42 +33,42 @@ pub struct Head {
 }
 
 /// Reads a head that `end` has delimited. Pure.
-pub fn canonical(head: &[u8], limits: Limits) -> Result<Head, Refusal> {
+pub fn canonical(head: &[u8], limits: Limits) -> Result<Head, Reject> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(head) {
         Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) => return Err((400, "malformed request")),
-        Err(httparse::Error::TooManyHeaders) => return Err((431, "too many header fields")),
-        Err(httparse::Error::Version) => return Err((505, "not HTTP/1.0 or HTTP/1.1")),
-        Err(_) => return Err((400, "malformed request")),
+        Ok(httparse::Status::Partial) => return Err(Reject::MALFORMED),
+        Err(httparse::Error::TooManyHeaders) => return Err(Reject::TOO_MANY_FIELDS),
+        Err(httparse::Error::Version) => return Err(Reject::BAD_VERSION),
+        Err(_) => return Err(Reject::MALFORMED),
     }
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
     else {
-        return Err((400, "malformed request"));
+        return Err(Reject::MALFORMED);
     };
-    let target = origin_form(target).ok_or((400, "bad request target"))?;
+    let target = origin_form(target).ok_or(Reject::BAD_REQUEST_TARGET)?;
     let mut canonical = format!("{method} {target} HTTP/1.1\r\n");
     let (mut hosts, mut length, mut passed_on) = (0, None, 0u64);
     let (mut close, mut expects, mut forwarded_for) = (minor == 0, false, None);
     for field in request.headers.iter() {
-        let value = std::str::from_utf8(field.value).map_err(|_| (400, "malformed request"))?;
+        let value = std::str::from_utf8(field.value).map_err(|_| Reject::MALFORMED)?;
         let (name, value) = (field.name.to_ascii_lowercase(), value.trim_matches([' ', '\t']));
         match name.as_str() {
             "host" => hosts += 1,
-            "transfer-encoding" => return Err((501, "transfer codings are not supported")),
-            "content-length" if length.is_some() => return Err((400, "two content lengths")),
+            "transfer-encoding" => return Err(Reject::TRANSFER_CODING),
+            "content-length" if length.is_some() => return Err(Reject::TWO_LENGTHS),
             "content-length" => length = Some(content_length(value, limits.max_body_bytes)?),
             "connection" => close |= value.to_ascii_lowercase().contains("close"),
             "expect" if value.eq_ignore_ascii_case("100-continue") => expects = minor == 1,
-            "expect" => return Err((417, "unknown expectation")),
+            "expect" => return Err(Reject::BAD_EXPECTATION),
             "x-forwarded-for" => {
                 forwarded_for = value.rsplit(',').next().and_then(|last| last.trim().parse().ok());
             }
             name => {
                 if let Some(index) = limits.fields.iter().position(|field| *field == name) {
                     if passed_on & 1 << index != 0 {
-                        return Err((400, "a header field is there twice"));
+                        return Err(Reject::TWICE);
                     }
                     passed_on |= 1 << index;
                     canonical.extend([name, ": ", value, "\r\n"]);
@@ -78,10 +77,10 @@ pub fn canonical(head: &[u8], limits: Limits) -> Result<Head, Refusal> {
         }
     }
     if hosts > 1 || (hosts == 0 && minor == 1) {
-        return Err((400, "host is missing or there twice"));
+        return Err(Reject::BAD_HOST);
     }
     if method == "POST" && length.is_none() {
-        return Err((411, "content length is missing"));
+        return Err(Reject::NO_LENGTH);
     }
     Ok(Head { canonical, length: length.unwrap_or(0), close, expects, forwarded_for })
 }
@@ -98,33 +97,33 @@ fn origin_form(target: &str) -> Option<&str> {
     (path.starts_with('/') && !path.contains('#')).then_some(path)
 }
 
-fn content_length(value: &str, max: usize) -> Result<usize, Refusal> {
+fn content_length(value: &str, max: usize) -> Result<usize, Reject> {
     if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err((400, "content length is not a number"));
+        return Err(Reject::BAD_LENGTH);
     }
     // Digits that do not fit are too many, not malformed.
-    value.parse().ok().filter(|length| *length <= max).ok_or((413, "body too long"))
+    value.parse().ok().filter(|length| *length <= max).ok_or(Reject::BODY_TOO_LONG)
 }
 
 /// Finds the end of the head in what has come so far, looking at each byte once. Only printable
 /// ASCII, tabs and whole CRLFs pass: what is refused here no two parsers can read differently.
-pub fn end(buffer: &[u8], scanned: &mut usize) -> Result<Option<usize>, Refusal> {
+pub fn end(buffer: &[u8], scanned: &mut usize) -> Result<Option<usize>, Reject> {
     while let Some(&byte) = buffer.get(*scanned) {
         let at = *scanned;
         let before = at.checked_sub(1).and_then(|before| buffer.get(before));
         match byte {
-            b'\n' if before != Some(&b'\r') => return Err((400, "bare line feed")),
+            b'\n' if before != Some(&b'\r') => return Err(Reject::BAD_LINE_END),
             b'\n' => {}
-            _ if before == Some(&b'\r') => return Err((400, "bare carriage return")),
+            _ if before == Some(&b'\r') => return Err(Reject::BAD_LINE_END),
             b'\r' | b'\t' | b' '..=b'~' => {}
-            _ => return Err((400, "control character or not ASCII")),
+            _ => return Err(Reject::BAD_BYTE),
         }
         *scanned += 1;
         if byte == b'\n' && buffer.get(..*scanned).is_some_and(|head| head.ends_with(b"\r\n\r\n")) {
             return Ok(Some(*scanned));
         }
         if at >= MAX_HEAD_BYTES {
-            return Err((431, "header too long"));
+            return Err(Reject::HEAD_TOO_LONG);
         }
     }
     Ok(None)

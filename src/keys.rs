@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use crate::app::Reject;
 use crate::callback::PublicKey;
 use crate::config::KeySource;
+use crate::reject::Reject;
 
 /// Where OSS publishes its keys.
 pub const ORIGIN: &str = "https://gosspublic.alicdn.com";
@@ -70,17 +70,17 @@ impl Keys {
         now: u64,
         fetch: impl FnMut(&str) -> Result<String, String>,
     ) -> Result<&PublicKey, Reject> {
-        let named = version(url).ok_or(Reject::BadKeyUrl)?;
+        let named = version(url).ok_or(Reject::BAD_KEY_URL)?;
         let wanted = if self.origin.is_some() { named } else { 1 };
         if !self.keys.iter().any(|(version, _)| *version == wanted) {
             let soon = now.abs_diff(self.last_fetch) < SECONDS_BETWEEN_FETCHES;
             if soon || self.keys.len() >= MAX_KEYS {
-                return Err(Reject::KeyUnavailable);
+                return Err(Reject::KEY_UNAVAILABLE);
             }
-            self.fetch(wanted, now, fetch).map_err(|_| Reject::KeyUnavailable)?;
+            self.fetch(wanted, now, fetch).map_err(|_| Reject::KEY_UNAVAILABLE)?;
         }
         let key = self.keys.iter().find(|(version, _)| *version == wanted);
-        key.map(|(_, key)| key).ok_or(Reject::KeyUnavailable)
+        key.map(|(_, key)| key).ok_or(Reject::KEY_UNAVAILABLE)
     }
 
     fn fetch(

@@ -2,7 +2,7 @@
 //!
 //! In reading order: `config` (environment to `Config`), `door`, `head` and `engine` (what comes
 //! from the network, bounded and written anew), `server` (the loop), `app` (routes and pipelines),
-//! then what it is made of: `policy`, `callback`, `keys`, `credentials`, `page`, `log`, `time`.
+//! then what it is made of: `policy`, `callback`, `keys`, `credentials`, `page`, `reject`, `log`, `time`.
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
@@ -17,5 +17,6 @@ pub mod keys;
 pub mod log;
 pub mod page;
 pub mod policy;
+pub mod reject;
 pub mod server;
 pub mod time;

@@ -2,19 +2,19 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-use std::net::TcpListener;
 use std::process::ExitCode;
 
 use appserver::app::App;
 use appserver::config::{self, Command, Config, ConfigError, Vars};
-use appserver::{log, server, time};
+use appserver::server;
 
 const HELP: &str = "\
-usage: appserver [IP] PORT    sign uploads and verify their callbacks (IP: 0.0.0.0)
-       appserver --check      print the configuration, secrets masked, and exit
+usage: appserver [IP] PORT     sign uploads and verify their callbacks (IP: 0.0.0.0)
+       appserver unix:/PATH    the same on a Unix socket, behind a proxy that buffers requests
+       appserver --check       print the configuration, secrets masked, and exit
        appserver --help | --version
 Configuration comes from environment variables: see README.md.
-Exit status: 1 cannot bind or serve, 2 usage or configuration.";
+Exit status: 1 cannot listen or serve, 2 usage or configuration.";
 
 fn main() -> ExitCode {
     match run() {
@@ -34,32 +34,17 @@ fn run() -> Result<ExitCode, ConfigError> {
             (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
         })
         .collect();
-    let address = match config::command(&arguments)? {
-        Command::Serve(address) => address,
-        Command::Check => {
-            print!("{}", Config::from_vars(&vars)?.report());
-            return Ok(ExitCode::SUCCESS);
-        }
-        Command::Help => {
-            println!("{HELP}");
-            return Ok(ExitCode::SUCCESS);
-        }
-        Command::Version => {
-            println!("appserver {}", env!("CARGO_PKG_VERSION"));
-            return Ok(ExitCode::SUCCESS);
-        }
+    let serve = |run: &dyn Fn(App) -> std::io::Error| {
+        let error = run(App::new(Config::from_vars(&vars)?));
+        eprintln!("appserver: {error}");
+        Ok(ExitCode::FAILURE)
     };
-    let app = App::new(Config::from_vars(&vars)?);
-    let listener = match TcpListener::bind(address) {
-        Ok(listener) => listener,
-        Err(error) => {
-            eprintln!("appserver: cannot listen on {address}: {error}");
-            return Ok(ExitCode::FAILURE);
-        }
-    };
-    let bound = listener.local_addr().unwrap_or(address);
-    log::line(time::now(), &format!("appserver listening on http://{bound}"));
-    let error = server::run_tcp(listener, app);
-    eprintln!("appserver: {error}");
-    Ok(ExitCode::FAILURE)
+    match config::command(&arguments)? {
+        Command::Tcp(address) => return serve(&|app| server::run_tcp(address, app)),
+        Command::Unix(path) => return serve(&|app| server::run_unix(&path, app)),
+        Command::Check => print!("{}", Config::from_vars(&vars)?.report),
+        Command::Help => println!("{HELP}"),
+        Command::Version => println!("appserver {}", env!("CARGO_PKG_VERSION")),
+    }
+    Ok(ExitCode::SUCCESS)
 }

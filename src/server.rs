@@ -1,54 +1,78 @@
 //! The loop: requests from tiny_http, answered by `App` one after the other. The only file that
 //! names `tiny_http`. What waits is taken together, and each answer leaves whole, in one write.
 
-use std::io::{self, Read, Write};
-use std::net::TcpListener;
-use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::fs::Permissions;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use tiny_http::{Server, StatusCode};
 
-use crate::app::{App, HEADERS, MAX_BODY_BYTES, Reject, Request, Response};
+use crate::app::{App, HEADERS, MAX_BODY_BYTES, Request, Response};
 use crate::engine::{self, Engine};
 use crate::head::Limits;
+use crate::reject::Reject;
 use crate::{door, log, time};
 
 /// How long nobody must have asked before `App::idle` may take its time.
 const IDLE: Duration = Duration::from_secs(5);
 const MAX_BATCH: usize = 64;
 
-/// Serves TCP through the door. Returns when that is no longer possible; the unit starts us again.
-pub fn run_tcp(listener: TcpListener, app: App) -> io::Error {
-    let max_connections = app.max_connections();
-    let serve = || -> io::Result<io::Error> {
-        let folder = private_folder()?;
-        let socket = folder.join("engine");
-        let server = UnixListener::bind(&socket)?;
-        thread::Builder::new().name("door".to_owned()).spawn(move || {
-            let engine = Engine::open(&socket).and_then(|engine| {
-                std::fs::remove_dir(folder)?;
-                Ok(engine)
-            });
-            let limits = Limits { fields: &HEADERS, max_body_bytes: MAX_BODY_BYTES };
-            match engine {
-                Ok(engine) => match door::run(&listener, engine, limits, max_connections) {},
-                Err(error) => {
-                    log::line(time::now(), &format!("cannot open the engine: {error}"));
-                    std::process::exit(1);
-                }
-            }
-        })?;
-        Ok(run(server, app, true))
-    };
-    serve().unwrap_or_else(|error| error)
+/// Binds `address` and serves it through the door. Returns what ended that, or kept it from
+/// starting; the unit starts us again.
+pub fn run_tcp(address: SocketAddr, app: App) -> io::Error {
+    match TcpListener::bind(address) {
+        Ok(listener) => run_listener(listener, app).unwrap_or_else(|error| error),
+        Err(error) => io::Error::other(format!("cannot listen on {address}: {error}")),
+    }
 }
 
-/// Serves a Unix socket, for a proxy that buffers requests and limits their size and time.
-pub fn run_unix(listener: UnixListener, app: App) -> io::Error {
-    run(listener, app, false)
+/// The same on a socket that is bound already.
+pub fn run_listener(listener: TcpListener, app: App) -> io::Result<io::Error> {
+    let folder = private_folder()?;
+    let socket = folder.join("engine");
+    let server = UnixListener::bind(&socket)?;
+    announce(&format!("http://{}", listener.local_addr()?));
+    let limits = Limits { fields: &HEADERS, max_body_bytes: MAX_BODY_BYTES };
+    let max_connections = app.max_connections();
+    thread::Builder::new().spawn(move || {
+        let engine = Engine::open(&socket).and_then(|engine| {
+            std::fs::remove_dir(folder)?;
+            Ok(engine)
+        });
+        match engine {
+            Ok(engine) => match door::run(&listener, engine, limits, max_connections) {},
+            Err(error) => {
+                log::line(time::now(), &format!("cannot open the engine: {error}"));
+                std::process::exit(1);
+            }
+        }
+    })?;
+    Ok(run(server, app, true))
+}
+
+/// Serves a Unix socket, for a proxy that buffers requests and limits their size and time. User
+/// and group may connect. A socket that a dead process left is put away.
+pub fn run_unix(path: &Path, app: App) -> io::Error {
+    let serve = |listener: UnixListener| {
+        std::fs::set_permissions(path, Permissions::from_mode(0o660))?;
+        announce(&format!("unix:{}", path.display()));
+        Ok(run(listener, app, false))
+    };
+    if UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
+        let _ = std::fs::remove_file(path);
+    }
+    UnixListener::bind(path).and_then(serve).unwrap_or_else(|error| {
+        io::Error::other(format!("cannot listen on {}: {error}", path.display()))
+    })
+}
+
+fn announce(address: &str) {
+    log::line(time::now(), &format!("appserver listening on {address}"));
 }
 
 /// A folder that only we can enter.
@@ -92,7 +116,7 @@ fn serve(batch: Vec<tiny_http::Request>, app: &mut App, door: bool) {
                 let response = app.handle(&request, now);
                 (request, response)
             }
-            Err(request) => (request, Response::reject(Reject::BodyTooLong)),
+            Err(request) => (request, Response::reject(Reject::BODY_TOO_LONG)),
         };
         lines += &app.log_line(&request, &response, now);
         answers.push((raw, encode(&response, request.method == "HEAD", now, door)));

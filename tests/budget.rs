@@ -34,14 +34,14 @@ fn each_crate_is_named_in_its_own_files_only() {
         ("rsa::", &["callback.rs"]),
         ("md5::", &["callback.rs"]),
         ("sha1::", &["policy.rs"]),
-        ("httparse::", &["door.rs"]),
+        ("httparse::", &["head.rs"]),
     ] {
         for (name, text) in sources() {
             let found = text.contains(&format!(" {word}")) || text.contains(&format!("({word}"));
             assert!(!found || owners.contains(&name.as_str()), "{word} is named in {name}");
         }
         let found = sources().iter().any(|(_, text)| text.contains(word));
-        assert!(found || word == "httparse::", "{word} is named nowhere");
+        assert!(found, "{word} is named nowhere");
     }
 }
 
@@ -62,9 +62,8 @@ fn readme_names_every_variable() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
     let config = fs::read_to_string(root.join("src/config.rs")).unwrap();
-    let start = config.find("const KNOWN").unwrap();
-    let list = &config[start..start + config[start..].find("];").unwrap()];
-    let names: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+    let list = config.split("const KNOWN: &str = \"").nth(1).unwrap().split('"').next().unwrap();
+    let names: Vec<&str> = list.split_whitespace().filter(|word| *word != "\\").collect();
     assert!(names.len() > 10);
     for name in names {
         assert!(readme.contains(&format!("`{name}`")) || name == "CREDENTIALS_DIRECTORY", "{name}");

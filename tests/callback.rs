@@ -1,8 +1,8 @@
 //! Callbacks: Alibaba's own example under the real key, every byte of it changed, and tables for
 //! what is signed and how bodies are read.
 
-use appserver::app::Reject;
 use appserver::callback::{Claim, PublicKey, fields, string_to_sign, template};
+use appserver::reject::Reject;
 use serde_json::Value;
 
 struct Example {
@@ -52,11 +52,11 @@ fn no_byte_of_path_query_or_body_may_change() {
     };
     for i in 0..original.target.len() {
         let target = changed(&original.target, i);
-        assert_eq!(verify(&Example { target, ..example().0 }), Err(Reject::SignatureMismatch));
+        assert_eq!(verify(&Example { target, ..example().0 }), Err(Reject::SIGNATURE_MISMATCH));
     }
     for i in 0..original.body.len() {
         let body = changed(&original.body, i);
-        assert_eq!(verify(&Example { body, ..example().0 }), Err(Reject::SignatureMismatch));
+        assert_eq!(verify(&Example { body, ..example().0 }), Err(Reject::SIGNATURE_MISMATCH));
     }
     for (target, body) in [
         ("/index.php", "bucket=yonghu-test"), // query dropped
@@ -65,7 +65,7 @@ fn no_byte_of_path_query_or_body_may_change() {
         ("/index.php?id=1&index=2", ""),
     ] {
         let moved = Example { target: target.into(), body: body.into(), ..example().0 };
-        assert_eq!(verify(&moved), Err(Reject::SignatureMismatch), "{target} {body:?}");
+        assert_eq!(verify(&moved), Err(Reject::SIGNATURE_MISMATCH), "{target} {body:?}");
     }
 }
 
@@ -80,17 +80,17 @@ fn no_bit_of_the_signature_may_change() {
         bytes[bit / 8] ^= 1 << (bit % 8);
         let authorization = BASE64.encode(bytes);
         let forged = Example { authorization, ..example().0 };
-        assert_eq!(verify(&forged), Err(Reject::SignatureMismatch), "bit {bit}");
+        assert_eq!(verify(&forged), Err(Reject::SIGNATURE_MISMATCH), "bit {bit}");
     }
     let shapes = [
-        (String::new(), Reject::BadAuthorization),
-        (BASE64.encode(&signature[1..]), Reject::BadAuthorization),
-        (BASE64.encode([&signature[..], &[0]].concat()), Reject::BadAuthorization),
-        (BASE64.encode([0; 64]), Reject::SignatureMismatch),
-        (format!("OSS {}", original.authorization), Reject::BadAuthorization),
-        (format!("{} ", original.authorization), Reject::BadAuthorization),
-        (original.authorization.trim_end_matches('=').to_owned(), Reject::BadAuthorization),
-        ("A".repeat(685), Reject::HeaderTooLong),
+        (String::new(), Reject::BAD_AUTHORIZATION),
+        (BASE64.encode(&signature[1..]), Reject::BAD_AUTHORIZATION),
+        (BASE64.encode([&signature[..], &[0]].concat()), Reject::BAD_AUTHORIZATION),
+        (BASE64.encode([0; 64]), Reject::SIGNATURE_MISMATCH),
+        (format!("OSS {}", original.authorization), Reject::BAD_AUTHORIZATION),
+        (format!("{} ", original.authorization), Reject::BAD_AUTHORIZATION),
+        (original.authorization.trim_end_matches('=').to_owned(), Reject::BAD_AUTHORIZATION),
+        ("A".repeat(685), Reject::FIELD_TOO_LONG),
     ];
     for (authorization, reject) in shapes {
         let bad = Example { authorization: authorization.clone(), ..example().0 };

@@ -99,14 +99,14 @@ fn a_callback_is_taken_as_it_is() {
 fn every_mistake_names_its_variable() {
     let long = "x".repeat(4000);
     for (name, value, says) in [
-        ("OSS_ACCESS_KEY_ID", "(unset)", "not set"),
+        ("OSS_ACCESS_KEY_ID", "(unset)", "not set (an access key id)"),
         ("OSS_ACCESS_KEY_ID", "a/b", "not an access key id"),
         ("OSS_ACCESS_KEY_ID", "a b", "not an access key id"),
         ("OSS_ACCESS_KEY_SECRET", "(unset)", "not set, and no systemd credential"),
         ("OSS_ACCESS_KEY_SECRET", "", "set, but empty"),
         ("OSS_ACCESS_KEY_SECRET", "s3cr3t never shown", "white space"),
         ("OSS_SESSION_TOKEN", " ", "set, but empty"),
-        ("OSS_HOST", "(unset)", "not set"),
+        ("OSS_HOST", "(unset)", "not set (https://BUCKET.ENDPOINT)"),
         (
             "OSS_HOST",
             "examplebucket.oss-cn-hangzhou.aliyuncs.com",
@@ -119,37 +119,50 @@ fn every_mistake_names_its_variable() {
             "https://b.oss-cn-hangzhou.aliyuncs.com; script-src *",
             "is not https://BUCKET",
         ),
-        ("OSS_BUCKET", "other", "OSS_HOST says \"examplebucket\""),
-        ("OSS_REGION", "cn-beijing", "OSS_HOST says \"cn-hangzhou\""),
+        ("OSS_BUCKET", "other", "not what OSS_HOST says, \"examplebucket\""),
+        ("OSS_REGION", "cn-beijing", "not what OSS_HOST says, \"cn-hangzhou\""),
         ("EXPIRE_TIME", "0", "from 1 to 604800"),
         ("EXPIRE_TIME", "604801", "from 1 to 604800"),
         ("EXPIRE_TIME", "30s", "from 1 to 604800"),
         ("MAX_UPLOAD_BYTES", "5368709121", "from 1 to 5368709120"),
         ("MAX_UPLOAD_BYTES", "-1", "from 1 to 5368709120"),
-        ("UPLOAD_DIR", "/abs", "must not start with /"),
-        ("UPLOAD_DIR", "a/${b}/", "must not"),
-        ("UPLOAD_DIR", "a\\b", "must not"),
-        ("UPLOAD_CONTENT_TYPES", "image/*", "is not a content type"),
-        ("UPLOAD_CONTENT_TYPES", "image/png,,", "is not a content type"),
-        ("FORBID_OVERWRITE", "yes", "neither on nor off"),
-        ("CLIENT_PAGE", "1", "neither on nor off"),
-        ("ALLOW_ORIGIN", "www.example.com", "is not an origin"),
-        ("ALLOW_ORIGIN", "https://www.example.com/", "is not an origin"),
-        ("ALLOW_ORIGIN", "*,https://www.example.com", "is not an origin"),
-        ("CALLBACK_URL", "ftp://a.example", "is not http(s)://HOST"),
-        ("CALLBACK_URL", "a.example", "is not http(s)://HOST"),
-        ("CALLBACK_URL", "http://[::1]:80/", "is not http(s)://HOST"),
-        ("CALLBACK_URL", "http://a.example/中", "is not http(s)://HOST"),
-        ("CALLBACK_URL", "http://a.example/ b", "is not http(s)://HOST"),
-        ("CALLBACK_URL", "http://a.example:99999/", "is not http(s)://HOST"),
-        ("CALLBACK_URL", "http://a;http://b;http://c;http://d;http://e;http://f", "more than five"),
-        ("CALLBACK_URL", "http://a;", "is not http(s)://HOST"),
-        ("CALLBACK_BODY_TYPE", "text/plain", "is neither"),
+        ("UPLOAD_DIR", "/abs", "is not a key prefix"),
+        ("UPLOAD_DIR", "a/${b}/", "is not a key prefix"),
+        ("UPLOAD_DIR", "a\\b", "is not a key prefix"),
+        ("UPLOAD_CONTENT_TYPES", "image/*", "is not a comma list of content types"),
+        ("UPLOAD_CONTENT_TYPES", "image/png,,", "is not a comma list of content types"),
+        ("FORBID_OVERWRITE", "yes", "is not on or off"),
+        ("CLIENT_PAGE", "1", "is not on or off"),
+        ("ALLOW_ORIGIN", "www.example.com", "is not * or a comma list of origins"),
+        ("ALLOW_ORIGIN", "https://www.example.com/", "is not * or a comma list of origins"),
+        ("ALLOW_ORIGIN", "*,https://www.example.com", "is not * or a comma list of origins"),
+        ("CALLBACK_URL", "ftp://a.example", "is not one to five http(s)://HOST"),
+        ("CALLBACK_URL", "a.example", "is not one to five http(s)://HOST"),
+        ("CALLBACK_URL", "http://[::1]:80/", "is not one to five http(s)://HOST"),
+        ("CALLBACK_URL", "http://a.example/中", "is not one to five http(s)://HOST"),
+        ("CALLBACK_URL", "http://a.example/ b", "is not one to five http(s)://HOST"),
+        ("CALLBACK_URL", "http://a.example:99999/", "is not one to five http(s)://HOST"),
+        (
+            "CALLBACK_URL",
+            "http://a;http://b;http://c;http://d;http://e;http://f",
+            "is not one to five http(s)://HOST",
+        ),
+        ("CALLBACK_URL", "http://a;", "is not one to five http(s)://HOST"),
+        (
+            "CALLBACK_BODY_TYPE",
+            "text/plain",
+            "is not application/x-www-form-urlencoded or application/json",
+        ),
         ("CALLBACK_PUBLIC_KEY_FILE", "/does/not/exist", "No such file"),
-        ("CALLBACK_PUBLIC_KEY_FILE", "/dev/null", "is not a PEM"),
+        ("CALLBACK_PUBLIC_KEY_FILE", "/dev/null", "is not a PEM file"),
         ("CALLBACK_KEY_ORIGIN", "http://keys.example", "is not https://HOST"),
         ("CALLBACK_KEY_ORIGIN", "https://keys.example/x", "is not https://HOST"),
         ("CALLBACK_KEY_ORIGIN", "http://127.0.0.1:1@evil.example", "is not https://HOST"),
+        ("PUBLIC_PATH_PREFIX", "post", "is not a path like /post"),
+        ("PUBLIC_PATH_PREFIX", "/post/", "is not a path like /post"),
+        ("PUBLIC_PATH_PREFIX", "/a//b", "is not a path like /post"),
+        ("PUBLIC_PATH_PREFIX", "/p?x", "is not a path like /post"),
+        ("MAX_CONNECTIONS", "0", "from 1 to 65535"),
         ("EXPIRE_TIM", "30", "unknown variable; is it EXPIRE_TIME?"),
         ("OSS_ACESS_KEY_ID", "x", "unknown variable; is it OSS_ACCESS_KEY_ID?"),
         ("OSS_ACCESS_KEY", "x", "unknown variable; is it OSS_ACCESS_KEY_ID?"),
@@ -162,8 +175,8 @@ fn every_mistake_names_its_variable() {
         assert!(!error.contains('\n') && !error.contains("s3cr3t"), "{error}");
     }
     let custom = ("OSS_HOST", "https://files.example.com");
-    assert!(error(&[custom]).starts_with("OSS_BUCKET: not set"));
-    assert!(error(&[custom, ("OSS_BUCKET", "Abc")]).starts_with("OSS_REGION: not set"));
+    assert!(error(&[custom]).starts_with("OSS_BUCKET: not set (a valid name"));
+    assert!(error(&[custom, ("OSS_BUCKET", "abc")]).starts_with("OSS_REGION: not set"));
     let region = ("OSS_REGION", "cn-beijing");
     assert!(error(&[custom, ("OSS_BUCKET", "Abc"), region]).starts_with("OSS_BUCKET: \"Abc\""));
     let prefixed = ("OSS_REGION", "oss-cn-beijing");
@@ -172,7 +185,8 @@ fn every_mistake_names_its_variable() {
     assert!(error(&[url, ("CALLBACK_BODY", &long)]).contains("longer than OSS takes"));
     let json = ("CALLBACK_BODY_TYPE", "application/json");
     assert!(
-        error(&[json, ("CALLBACK_BODY", "a=${object}")]).starts_with("CALLBACK_BODY: not a JSON")
+        error(&[json, ("CALLBACK_BODY", "a=${object}")])
+            .starts_with("CALLBACK_BODY: \"a=${object}\" is not name=")
     );
 }
 
@@ -205,7 +219,7 @@ fn a_systemd_credential_holds_the_secret() {
 
 #[test]
 fn the_report_masks_secrets() {
-    let report = config(&[("OSS_SESSION_TOKEN", "t0kenNeverShown")]).report();
+    let report = config(&[("OSS_SESSION_TOKEN", "t0kenNeverShown")]).report;
     assert!(report.contains("OSS_ACCESS_KEY_SECRET = (set)\nOSS_SESSION_TOKEN = (set)\n"));
     assert!(!report.contains("NeverShown"), "{report}");
 }
@@ -222,10 +236,12 @@ fn command_lines() {
         ("::1 80", "[::1]:80"),
         ("127.0.0.1 0", "127.0.0.1:0"),
     ] {
-        assert!(matches!(parse(line), Ok(Command::Serve(a)) if a.to_string() == address), "{line}");
+        assert!(matches!(parse(line), Ok(Command::Tcp(a)) if a.to_string() == address), "{line}");
     }
+    assert_eq!(parse("unix:/run/a.sock"), Ok(Command::Unix("/run/a.sock".into())));
     for (line, says) in [
         ("", "expected [IP] PORT"),
+        ("unix:relative", "not a port"),
         ("1 2 3", "expected [IP] PORT"),
         ("65536", "\"65536\": not a port"),
         ("localhost 80", "\"localhost\": not an IP address"),

@@ -1,8 +1,8 @@
 //! The public keys: which URLs name one, and how often the network may be asked.
 
-use appserver::app::Reject;
 use appserver::config::KeySource;
 use appserver::keys::{Keys, ORIGIN};
+use appserver::reject::Reject;
 
 const V1: &str = "http://gosspublic.alicdn.com/callback_pub_key_v1.pem";
 const V2: &str = "http://gosspublic.alicdn.com/callback_pub_key_v2.pem";
@@ -50,7 +50,7 @@ fn only_the_documented_url_names_a_key() {
         " http://gosspublic.alicdn.com/callback_pub_key_v1.pem",
         "http://gosspublic.alicdn.com/callback_pub_key_v1.pem\n",
     ] {
-        assert_eq!(online().find(bad, NOW, never).err(), Some(Reject::BadKeyUrl), "{bad}");
+        assert_eq!(online().find(bad, NOW, never).err(), Some(Reject::BAD_KEY_URL), "{bad}");
     }
 }
 
@@ -71,17 +71,17 @@ fn what_is_fetched_is_our_own_https_address() {
 fn unknown_versions_cost_one_fetch_in_ten_seconds_whatever_comes_of_it() {
     let mut keys = online();
     let down = |_: &str| Err("down".to_owned());
-    assert_eq!(keys.find(V2, NOW, down).err(), Some(Reject::KeyUnavailable));
+    assert_eq!(keys.find(V2, NOW, down).err(), Some(Reject::KEY_UNAVAILABLE));
     for second in 0..10 {
         for url in [V2, V3] {
             let refused = keys.find(url, NOW + second, never).err();
-            assert_eq!(refused, Some(Reject::KeyUnavailable));
+            assert_eq!(refused, Some(Reject::KEY_UNAVAILABLE));
         }
         assert!(keys.find(V1, NOW + second, never).is_ok(), "version 1 is always at hand");
     }
     let garbage = |_: &str| Ok("<html>".to_owned());
-    assert_eq!(keys.find(V3, NOW + 10, garbage).err(), Some(Reject::KeyUnavailable));
-    assert_eq!(keys.find(V3, NOW + 11, never).err(), Some(Reject::KeyUnavailable));
+    assert_eq!(keys.find(V3, NOW + 10, garbage).err(), Some(Reject::KEY_UNAVAILABLE));
+    assert_eq!(keys.find(V3, NOW + 11, never).err(), Some(Reject::KEY_UNAVAILABLE));
     assert!(keys.find(V3, NOW + 20, |_| Ok(PEM.to_owned())).is_ok());
     // A clock that steps back by a year must not stop fetching for a year.
     assert!(keys.find(V2, NOW - 365 * DAY, |_| Ok(PEM.to_owned())).is_ok());
@@ -108,5 +108,5 @@ fn a_pinned_key_needs_no_network_and_stands_for_every_version() {
     assert!(keys.find(V1, NOW, never).is_ok());
     assert!(keys.find(V2, NOW, never).is_ok());
     let bad = keys.find("http://evil.example/callback_pub_key_v1.pem", NOW, never);
-    assert_eq!(bad.err(), Some(Reject::BadKeyUrl));
+    assert_eq!(bad.err(), Some(Reject::BAD_KEY_URL));
 }

@@ -1,7 +1,9 @@
 //! What the tests share: the real binary as a child process, and plain HTTP over sockets.
 
+pub mod hostile;
 mod http;
 mod server;
+pub mod webdriver;
 
 pub use http::{Reply, post_form, read_reply, request, send};
 pub use server::{Run, Server, binary, run};

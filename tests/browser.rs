@@ -1,0 +1,940 @@
+//! The client page in a real Chromium, against the real binary and the stand-in bucket, which is
+//! another origin, so that CORS is real. `SCREENSHOTS=FOLDER` also writes what the page looks like.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use oss_standin::{Options, PostFault, Standin};
+use serde_json::{Value, json};
+use support::webdriver::Browser;
+use support::{Server, binary};
+
+const POLICY_PATH: &str = "/get_post_signature_for_oss_upload";
+const PAGE: [&str; 4] = ["index.html", "page.js", "style.css", "upload.js"];
+/// One transparent pixel.
+const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+
+/// A bucket, the server that signs for it, and a browser with the page open.
+struct World {
+    bucket: Standin,
+    server: Server,
+    vars: Vec<(String, String)>,
+    browser: Browser,
+}
+
+fn world(changes: &[(&str, &str)]) -> World {
+    world_in("en-US", changes)
+}
+
+fn world_in(language: &str, changes: &[(&str, &str)]) -> World {
+    let browser = Browser::start(language);
+    let options = Options::default();
+    let bucket = Standin::start(options.clone()).unwrap();
+    let key_file = browser.folder.join("key.pem");
+    std::fs::write(&key_file, bucket.public_key_pem()).unwrap();
+    let url = bucket.url();
+    let mut vars = vec![
+        ("OSS_ACCESS_KEY_ID", options.access_key_id.as_str()),
+        ("OSS_ACCESS_KEY_SECRET", &options.access_key_secret),
+        ("OSS_HOST", &url),
+        ("OSS_BUCKET", &options.bucket),
+        ("OSS_REGION", &options.region),
+        ("CALLBACK_PUBLIC_KEY_FILE", key_file.to_str().unwrap()),
+        ("UPLOAD_DIR", "user/"),
+    ];
+    vars.extend(changes);
+    let server = Server::start_called_back(&vars);
+    let vars = vars.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    let world = World { bucket, server, vars, browser };
+    world.open();
+    world
+}
+
+impl World {
+    fn open(&self) {
+        self.browser.open(&format!("{}/index.html", self.server.url()));
+    }
+
+    /// Puts files that a script makes into the page's own file input: name, content, type.
+    fn choose(&self, files: &[(&str, &str, &str)]) {
+        let script = "
+            const transfer = new DataTransfer();
+            for (const [name, text, type] of arguments) {
+                transfer.items.add(new File([text], name, { type }));
+            }
+            const input = document.querySelector('#files');
+            input.files = transfer.files;
+            input.dispatchEvent(new Event('change'));";
+        self.browser.run(script, json!(files));
+    }
+
+    /// A file on disk, beside the browser's profile.
+    fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.browser.folder.join("files").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// Waits until every upload is in one of these states, and the page says so too.
+    fn wait_all(&self, count: usize, states: &[&str]) {
+        let states = json!(states);
+        self.browser.wait(&format!(
+            "uploader.uploads.length === {count} &&
+             [...document.querySelectorAll('#rows li')].filter(
+                 (row) => {states}.includes(row.dataset.state)).length === {count}"
+        ));
+    }
+
+    /// What the rows say of their state, in words.
+    fn statuses(&self) -> Vec<String> {
+        let all = "[...document.querySelectorAll('.status')].map((status) => status.textContent)";
+        serde_json::from_value(self.browser.get(all)).unwrap()
+    }
+
+    fn policies(&self) -> usize {
+        self.server.log().iter().filter(|line| line.contains(POLICY_PATH)).count()
+    }
+
+    /// No request left for anywhere else, nothing broke the security policy, and the console holds
+    /// no error; `troubled`: but for those that Chromium itself writes of failed requests.
+    fn assert_clean(&self, troubled: bool) {
+        for entry in self.browser.log("browser") {
+            let message = entry["message"].as_str().unwrap();
+            let network = ["Failed to load resource", "blocked by CORS policy", "net::ERR_"];
+            let expected = troubled && network.iter().any(|text| message.contains(text));
+            assert!(expected, "the console says: {message}");
+        }
+        let mut requests = 0;
+        // The last is what a new tab loads from within the browser.
+        let (server, bucket) = (self.server.url(), self.bucket.url());
+        let known = [&*server, &*bucket, "data:", "blob:", "file:", "chrome:"];
+        for entry in self.browser.log("performance") {
+            let event: Value = serde_json::from_str(entry["message"].as_str().unwrap()).unwrap();
+            let event = &event["message"];
+            if event["method"] == "Network.requestWillBeSent" {
+                let url = event["params"]["request"]["url"].as_str().unwrap();
+                assert!(known.iter().any(|known| url.starts_with(known)), "a request for {url}");
+                requests += 1;
+            }
+        }
+        assert!(requests > 0, "no request was seen at all");
+    }
+
+    fn assert_stored(&self, key: &str, bytes: &[u8]) {
+        let object = self.bucket.object(key);
+        let object = object.unwrap_or_else(|| panic!("no {key:?} in {:?}", self.bucket.keys()));
+        assert!(object.bytes[..] == *bytes, "{key:?}: the bytes differ");
+    }
+}
+
+/// Bytes that repeat late, so that a lost or doubled block shows.
+fn bytes(length: u32) -> Vec<u8> {
+    (0..length).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+}
+
+fn static_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("static").join(name)
+}
+
+#[test]
+fn the_page_stays_small() {
+    let size = |name: &&str| std::fs::metadata(static_file(name)).unwrap().len();
+    let total: u64 = PAGE.iter().map(size).sum();
+    assert!(total < 40_000, "HTML, CSS and JavaScript have {total} bytes");
+}
+
+#[test]
+fn one_image_is_sent_verified_and_shown() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    let image = [BASE64.decode(PNG).unwrap(), bytes(3_000_000)].concat();
+    let path = world.write("photo.png", &image);
+    browser.run(
+        "window.seen = [];
+         const { onchange } = uploader.options;
+         uploader.options.onchange = (upload) => {
+             seen.push([upload.state, upload.loaded, upload.rate, upload.left]);
+             onchange(upload);
+         };",
+        json!([]),
+    );
+    browser.throttle(false, 2_000_000);
+    browser.send("#files", path.to_str().unwrap());
+    browser.wait("document.querySelector('#rows li img')?.naturalWidth");
+    browser.wait("window.onbeforeunload");
+    browser.wait("/^\\d+% · /.test(document.title)");
+    browser.wait("/\\/s · \\d+ sec left/.test(document.querySelector('.status').textContent)");
+    world.wait_all(1, &["done"]);
+
+    world.assert_stored("user/photo.png", &image);
+    assert_eq!(world.bucket.object("user/photo.png").unwrap().content_type, "image/png");
+    assert_eq!(world.bucket.callbacks().len(), 1);
+    let log = world.server.wait_log("photo.png");
+    assert!(log.contains("callback bucket="), "{log}");
+    let statuses = world.statuses();
+    assert_eq!(statuses, ["Done2.9 MB · verified by the server {\"Status\":\"OK\"}"]);
+    assert_eq!(browser.text("#sum"), "1 of 1 done");
+
+    let seen: Vec<(String, u64, f64, Option<f64>)> =
+        serde_json::from_value(browser.get("seen")).unwrap();
+    let mut states: Vec<&str> = seen.iter().map(|(state, ..)| state.as_str()).collect();
+    states.dedup();
+    assert_eq!(states, ["waiting", "signing", "uploading", "verifying", "done"]);
+    let loaded: Vec<u64> = seen.iter().map(|(_, loaded, ..)| *loaded).collect();
+    assert!(loaded.is_sorted(), "{loaded:?}");
+    let steps: BTreeSet<u64> = loaded.into_iter().collect();
+    assert!(steps.len() > 4 && steps.contains(&(image.len() as u64)), "{steps:?}");
+    let rates = seen.iter().filter(|(state, _, rate, _)| state == "uploading" && *rate > 0.0);
+    assert!(rates.clone().count() > 2, "{seen:?}");
+    assert!(
+        rates.clone().all(|(_, _, rate, left)| *rate < 6e6 && left.unwrap() < 10.0),
+        "{seen:?}"
+    );
+
+    // The details: the key and the whole answer.
+    browser.click(".more");
+    assert_eq!(browser.text(".facts"), "user/photo.png\n{\n  \"Status\": \"OK\"\n}");
+    // Screen readers are told, the page may be closed again, and the picture's memory is free.
+    browser.wait("document.querySelector('#news').textContent === 'photo.png · Done'");
+    assert!(browser.truth("window.onbeforeunload === null && document.title === 'Upload files'"));
+    assert!(browser.truth("fetch(document.querySelector('li img').src).then(() => 0, () => 1)"));
+    let logs: Vec<Value> = browser.log("browser"); // that fetch was refused, as it must be
+    assert!(logs.iter().all(|entry| entry["message"].as_str().unwrap().contains("blob:")));
+    world.assert_clean(false);
+}
+
+#[test]
+fn ten_files_at_once_three_at_a_time() {
+    let world = world(&[]);
+    let files: Vec<(PathBuf, Vec<u8>)> = (0..10)
+        .map(|number| {
+            let content = bytes(number * 70_000);
+            (world.write(&format!("file {number}.bin"), &content), content)
+        })
+        .collect();
+    world.bucket.faults().posts.extend(vec![PostFault::Stall(0, None); 3]);
+    let paths: Vec<&str> = files.iter().map(|(path, _)| path.to_str().unwrap()).collect();
+    world.browser.send("#files", &paths.join("\n"));
+    assert!(world.bucket.wait_for_stalls(3, Duration::from_secs(30)));
+    world.browser.wait("document.querySelectorAll('#rows li[data-state=waiting]').length === 7");
+    assert_eq!(world.browser.get("uploader.total().active"), 10);
+    world.bucket.release();
+    world.wait_all(10, &["done"]);
+    for (path, content) in files {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        world.assert_stored(&format!("user/{name}"), &content);
+    }
+    assert_eq!(world.browser.text("#sum"), "10 of 10 done");
+    assert_eq!(world.browser.get("document.querySelector('#total').value"), 1);
+    assert!(world.policies() <= 2, "{} policies for ten files", world.policies());
+    world.browser.click("#clear");
+    world.browser.wait("document.querySelector('#queue').hidden && !uploader.uploads.length");
+    world.assert_clean(false);
+}
+
+#[test]
+fn files_and_folders_are_dropped_chosen_and_pasted() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    let one = world.write("one.txt", b"1");
+    world.write("trip/two.txt", b"22");
+    let three = world.write("trip/day 1/three.txt", b"333");
+    let trip = three.parent().unwrap().parent().unwrap();
+
+    browser.drag(&[&one, trip], false);
+    browser.wait("document.body.classList.contains('dragging')");
+    browser.drag(&[&one, trip], true);
+    world.wait_all(3, &["done"]);
+    assert!(!browser.truth("document.body.classList.contains('dragging')"));
+    let dropped = ["user/one.txt", "user/trip/day 1/three.txt", "user/trip/two.txt"];
+    assert_eq!(world.bucket.keys(), dropped);
+    world.assert_stored("user/trip/day 1/three.txt", b"333");
+
+    // A folder by the button's own input, into another folder of the bucket.
+    browser.send("#folder", "/2026//albums/");
+    browser.send("#folder-files", trip.to_str().unwrap());
+    world.wait_all(5, &["done"]);
+    world.assert_stored("user/2026/albums/trip/day 1/three.txt", b"333");
+
+    // The same file a second time is a change as well.
+    browser.send("#files", one.to_str().unwrap());
+    browser.send("#files", one.to_str().unwrap());
+    world.wait_all(7, &["done"]);
+
+    browser.run(
+        "const transfer = new DataTransfer();
+         transfer.items.add(new File(['picture'], 'image.png', { type: 'image/png' }));
+         const event = { clipboardData: transfer, bubbles: true, cancelable: true };
+         window.pasted = document.body.dispatchEvent(new ClipboardEvent('paste', event));",
+        json!([]),
+    );
+    world.wait_all(8, &["done"]);
+    assert_eq!(browser.get("pasted"), false, "the paste was not taken");
+    let keys = world.bucket.keys();
+    let pasted = keys.iter().find(|key| key.contains("image-")).expect("a name of its own");
+    assert!(pasted.starts_with("user/2026/albums/image-") && pasted.ends_with(".png"));
+    world.assert_clean(false);
+}
+
+#[test]
+fn names_arrive_exactly() {
+    let world = world(&[]);
+    let long = format!("{}.txt", "长".repeat(338)); // with user/ 1,023 bytes
+    assert_eq!("user/".len() + long.len(), 1023);
+    let names = [
+        "plain.txt",
+        "中文 文件名.txt",
+        "emoji 👩‍🚀🏖️.txt",
+        "a#b?c&d=e;f.txt",
+        "100%25+%zz.txt",
+        "'single' \"double\" `back`.txt",
+        "$& $1 $$ $` \\$ ${name}.txt",
+        "${filename} and ${filename}.txt",
+        "<img src=x onerror=alert(1)>.txt",
+        " spaces  inside .txt",
+        "e\u{301} decomposed.txt",
+        "שלום עולם.txt",
+        ".hidden",
+        "no suffix",
+        &long,
+    ];
+    let files: Vec<_> = names.iter().map(|name| (*name, *name, "text/plain")).collect();
+    world.choose(&files);
+    world.wait_all(names.len(), &["done"]);
+    for name in names {
+        world.assert_stored(&format!("user/{name}"), name.as_bytes());
+    }
+    assert_eq!(world.bucket.keys().len(), names.len());
+    let shown = "[...document.querySelectorAll('.name')].map((name) => name.textContent)";
+    assert_eq!(world.browser.get(shown), json!(names));
+    assert!(world.browser.truth("!document.querySelector('#rows img, #rows [onerror]')"));
+    // Line breaks, which a form cannot carry as they are.
+    world.choose(&[("line\r\nbreak\n.txt", "x", "")]);
+    world.wait_all(names.len() + 1, &["done"]);
+    world.assert_stored("user/line__break_.txt", b"x");
+
+    // Random names: only the suffix stays.
+    world.open();
+    world.browser.click("[value=random]");
+    world.browser.send("#folder", "随机");
+    let before: BTreeSet<String> = world.bucket.keys().into_iter().collect();
+    world.choose(&[("报告.final.PDF", "1", ""), ("photo.jpg", "2", ""), ("none", "3", "")]);
+    world.wait_all(3, &["done"]);
+    let after: BTreeSet<String> = world.bucket.keys().into_iter().collect();
+    let fresh: Vec<&String> = after.difference(&before).collect();
+    let mut suffixes = BTreeSet::new();
+    for key in &fresh {
+        let name = key.strip_prefix("user/随机/").unwrap();
+        assert!(name.is_char_boundary(24), "{name}");
+        let (random, suffix) = name.split_at(24);
+        let plain = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+        assert!(random.chars().all(plain), "{name}");
+        suffixes.insert(suffix);
+    }
+    assert_eq!(suffixes, BTreeSet::from(["", ".PDF", ".jpg"]));
+    world.assert_clean(false);
+}
+
+#[test]
+fn a_file_of_200_mb_moves_and_the_tab_stays_small() {
+    const SIZE: usize = 200 << 20;
+    let world = world(&[]);
+    let path = world.write("large.bin", b"begin");
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(SIZE as u64).unwrap();
+    let before = world.browser.tab_memory();
+    assert!(before > 0, "no tab was found");
+    world.browser.run(
+        "window.seen = new Set();
+         const { onchange } = uploader.options;
+         uploader.options.onchange = (upload) => { seen.add(upload.loaded); onchange(upload); };",
+        json!([]),
+    );
+    world.browser.send("#files", path.to_str().unwrap());
+    let mut most = 0;
+    while !world.browser.truth("['done', 'failed'].includes(uploader.uploads[0]?.state)") {
+        most = most.max(world.browser.tab_memory());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    world.wait_all(1, &["done"]);
+    let object = world.bucket.object("user/large.bin").unwrap();
+    assert_eq!(object.bytes.len(), SIZE);
+    assert!(object.bytes.starts_with(b"begin\0") && object.bytes.ends_with(b"\0"));
+    assert!(world.browser.get("seen.size").as_u64().unwrap() > 10);
+    let grown = most.saturating_sub(before) >> 20;
+    assert!(grown < 60, "the tab grew by {grown} MB");
+    println!("200 MB: the tab grew by {grown} MB, {} steps", world.browser.get("seen.size"));
+    world.assert_clean(false);
+}
+
+#[test]
+fn a_queue_outlives_its_policy_whatever_the_visitors_clock_says() {
+    let world = world(&[("EXPIRE_TIME", "3")]);
+    let wrong_clock = "globalThis.Date = class extends Date {
+        constructor(...a) { super(...(a.length ? a : [Date.now()])); }
+        static now() { return super.now() + 4e11; }
+    };";
+    let script = json!({ "source": wrong_clock });
+    world.browser.devtools("Page.addScriptToEvaluateOnNewDocument", script);
+    world.open();
+    assert!(world.browser.truth("new Date().getFullYear() > 2035"));
+    // Slow behind the fields, as a long upload is.
+    let slow = PostFault::Stall(10_000, Some(Duration::from_millis(1200)));
+    world.bucket.faults().posts.extend(vec![slow; 9]);
+    let text = "text".repeat(5000);
+    let names: Vec<String> = (0..9).map(|number| format!("{number}.txt")).collect();
+    let files: Vec<_> = names.iter().map(|name| (name.as_str(), text.as_str(), "")).collect();
+    world.choose(&files);
+    world.wait_all(9, &["done"]);
+    let statuses: Vec<u16> = world.bucket.posts().iter().map(|post| post.status).collect();
+    assert_eq!(statuses, [200; 9], "one was tried with an old policy");
+    assert!((2..=6).contains(&world.policies()), "{} policies", world.policies());
+    world.assert_clean(false);
+}
+
+#[test]
+fn stored_but_not_registered_is_no_success() {
+    let world = world(&[]);
+    world.bucket.faults().callback_fail = Some("Error status : 502.".to_owned());
+    world.choose(&[("a.txt", "text", "text/plain")]);
+    world.wait_all(1, &["failed"]);
+    world.assert_stored("user/a.txt", b"text");
+    let said = "FailedStored, but not registered: the server did not confirm it. CallbackFailed";
+    assert_eq!(world.statuses(), [said]);
+    assert_eq!(world.browser.get("uploader.uploads[0].error.stored"), true);
+    assert_eq!(world.browser.get("uploader.uploads[0].error.status"), 203);
+    world.browser.click(".more");
+    assert!(world.browser.text(".facts").contains("Error status : 502."));
+    // The callback server is back: another try settles it.
+    world.bucket.faults().callback_fail = None;
+    world.browser.click("#retry-all");
+    world.wait_all(1, &["done"]);
+    world.assert_clean(false);
+}
+
+#[test]
+fn without_a_callback_nothing_is_called_verified() {
+    let world = world(&[("CALLBACK_URL", "")]);
+    world.choose(&[("a.txt", "text", "text/plain")]);
+    world.wait_all(1, &["done"]);
+    assert_eq!(world.statuses(), ["Done4 B · stored, no callback is set up "]);
+    assert_eq!(world.bucket.callbacks().len(), 0);
+    world.assert_clean(false);
+}
+
+#[test]
+fn errors_of_oss_become_sentences() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    browser.run("Object.assign(uploader.options, { backoff: 1, retries: 2 })", json!([]));
+    // Status, code, how often it is tried, and what the page says.
+    let table = [
+        (403, "AccessDenied", 1, "The bucket denies access."),
+        (400, "EntityTooLarge", 1, "Too large: 1000 MB at most."),
+        (400, "EntityTooSmall", 1, "Too small: 0 B at least."),
+        (403, "InvalidAccessKeyId", 1, "OSS does not know the server’s access key."),
+        (403, "SignatureDoesNotMatch", 1, "The server’s access key secret is wrong."),
+        (403, "SecurityTokenExpired", 2, "The server’s credentials ran out."),
+        (403, "RequestTimeTooSkewed", 2, "The server’s clock is wrong."),
+        (409, "FileAlreadyExists", 1, "The name is taken and may not be replaced."),
+        (404, "NoSuchBucket", 1, "The bucket does not exist."),
+        (403, "QuotaExceeded", 1, "The bucket is full."),
+        (400, "InvalidArgument", 1, "OSS refused the upload."),
+        (400, "NeverHeardOf", 1, "OSS refused the upload."),
+        (500, "InternalError", 3, "OSS has a problem. Try again later."),
+        (503, "ServiceUnavailable", 3, "OSS has a problem. Try again later."),
+    ];
+    for (status, code, tries, sentence) in table {
+        world.bucket.faults().fail_posts(tries, status, code);
+        let before = world.bucket.posts().len();
+        world.choose(&[("a.txt", "text", "text/plain")]);
+        world.wait_all(1, &["failed"]);
+        assert_eq!(world.bucket.posts().len() - before, tries, "{code}");
+        assert_eq!(world.statuses(), [format!("Failed{sentence} {code}")]);
+        browser.click(".more");
+        let facts = browser.text(".facts");
+        assert!(facts.contains("user/a.txt\nBroken on purpose.\n"), "{facts}");
+        assert!(facts.contains(&world.bucket.posts()[before + tries - 1].request_id), "{facts}");
+        browser.click(".stop");
+        browser.wait("!uploader.uploads.length");
+    }
+
+    // A policy that is over by OSS's clock: a fresh one at once, and no more than that.
+    let day = 86_400 + std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    world.bucket.set_clock(Some(day));
+    let (posts, policies) = (world.bucket.posts().len(), world.policies());
+    world.choose(&[("a.txt", "text", "text/plain")]);
+    world.wait_all(1, &["failed"]);
+    assert_eq!(world.statuses(), ["FailedThe permission to upload ran out. PolicyExpired"]);
+    assert_eq!((world.bucket.posts().len() - posts, world.policies() - policies), (2, 2));
+    world.bucket.set_clock(None);
+    browser.click(".again");
+    world.wait_all(1, &["done"]);
+    browser.click(".stop");
+
+    // What the policy does not allow, though the page thought it would.
+    browser.run("uploader.limits().then((limits) => (limits.max = 1e12))", json!([]));
+    browser.run("uploader.options.path += '?x'", json!([]));
+    world.assert_clean(true);
+
+    // A bucket without a CORS rule: the browser says no more than that it failed.
+    world.bucket.faults().allow_origins.clear();
+    world.choose(&[("a.txt", "text", "text/plain")]);
+    world.wait_all(1, &["failed"]);
+    let said = "FailedThe bucket is out of reach, or its CORS rule refuses this page. NetworkError";
+    assert_eq!(world.statuses(), [said]);
+    world.assert_clean(true);
+}
+
+#[test]
+fn the_bucket_goes_stalls_and_comes_back() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    browser.run("Object.assign(uploader.options, { backoff: 20, stall: 700 })", json!([]));
+    let text = "0123456789".repeat(200_000);
+    // Reset in the middle, no answer at all, silence in the middle; then it works.
+    let silent = PostFault::Stall(1000, None);
+    let faults = [PostFault::Reset(1000), PostFault::NoAnswer, silent.clone(), PostFault::Reset(9)];
+    world.bucket.faults().posts.extend(faults);
+    world.choose(&[("a.txt", &text, "text/plain")]);
+    world.wait_all(1, &["done"]);
+    assert!(world.bucket.faults().posts.is_empty(), "it did not meet them all");
+    // Chromium itself sends again what failed on a connection that it used before.
+    assert!(browser.truth("[3, 4].includes(uploader.uploads[0].tries)"));
+    world.assert_stored("user/a.txt", text.as_bytes());
+    assert_eq!(browser.get("uploader.uploads[0].error"), Value::Null);
+
+    // It never comes back: the tries are counted, and the last trouble is told.
+    browser.run("uploader.options.retries = 1", json!([]));
+    world.bucket.faults().posts.extend([silent.clone(), silent]);
+    world.choose(&[("b.txt", &text, "text/plain")]);
+    world.wait_all(2, &["done", "failed"]);
+    assert_eq!(world.statuses()[1], "FailedThe transfer came to a halt. Stalled");
+    world.bucket.release();
+    world.assert_clean(true);
+}
+
+#[test]
+fn the_network_and_the_server_go_and_come_back() {
+    let mut world = world(&[("EXPIRE_TIME", "1")]);
+    world.browser.run("Object.assign(uploader.options, { backoff: 20 })", json!([]));
+    world.browser.wait("document.querySelector('#limits').textContent");
+    world.browser.offline(true);
+    world.browser.wait("!navigator.onLine");
+    world.choose(&[("a.txt", "text", "")]);
+    world.wait_all(1, &["offline"]);
+    assert!(world.statuses()[0].starts_with("Waiting for the network4 B"));
+    world.browser.offline(false);
+    world.wait_all(1, &["done"]);
+    assert_eq!(world.browser.get("uploader.uploads[0].tries"), 0);
+
+    // The server is gone for a while: no bucket is asked, and the queue goes on by itself.
+    world.browser.run("window.begin = performance.now()", json!([]));
+    world.browser.wait("performance.now() > begin + 1000"); // no policy in hand outlives that
+    let address = world.server.address;
+    world.server.kill();
+    world.browser.run("uploader.options.retries = 1000", json!([]));
+    world.choose(&[("b.txt", "text", "")]);
+    world.browser.wait("uploader.uploads[1].tries > 1");
+    let posts = world.bucket.posts().len();
+    let mut command = Command::new(binary());
+    command.args(["127.0.0.1", &address.port().to_string()]);
+    let callback = format!("http://{address}/callback");
+    let vars = world.vars.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let vars: Vec<_> = vars.chain([("CALLBACK_URL", callback.as_str())]).collect();
+    world.server = Server::spawn(command, &vars);
+    assert_eq!(world.server.address, address);
+    world.wait_all(2, &["done"]);
+    assert_eq!(world.bucket.posts().len(), posts + 1);
+    world.assert_clean(true);
+}
+
+#[test]
+fn cancel_retry_and_remove() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    // More than sockets hold, so that it cannot be all sent already.
+    let large = bytes(30_000_000);
+    let paths = [("a.txt", &large[..]), ("b.txt", b"b"), ("c.txt", b"c")];
+    let paths = paths.map(|(name, bytes)| world.write(name, bytes).display().to_string());
+    world.bucket.faults().posts.push_back(PostFault::Stall(10_000, None));
+    browser.send("#files", &paths.join("\n"));
+    browser.wait("document.querySelectorAll('[data-state=done]').length === 2");
+    browser.wait("uploader.uploads[0].state === 'uploading'");
+    let asks = "!dispatchEvent(new Event('beforeunload', { cancelable: true }))";
+    assert!(browser.truth(asks), "the page may be closed while it uploads");
+    assert_eq!(browser.get("document.querySelector('.stop').ariaLabel"), "Cancel a.txt");
+    browser.click(".stop");
+    world.wait_all(3, &["done", "cancelled"]);
+    world.bucket.release();
+    browser.wait("document.title === 'Upload files'");
+    assert!(!browser.truth(asks));
+    assert_eq!(world.bucket.keys(), ["user/b.txt", "user/c.txt"]);
+    assert_eq!(browser.text("#sum"), "2 of 2 done");
+
+    // Again, by the keyboard; the focus stays in the row when its button goes.
+    browser.run("document.querySelector('.again').focus()", json!([]));
+    browser.devtools(
+        "Input.dispatchKeyEvent",
+        json!({ "type": "keyDown", "key": " ", "text": " ", "windowsVirtualKeyCode": 32 }),
+    );
+    browser.devtools(
+        "Input.dispatchKeyEvent",
+        json!({ "type": "keyUp", "key": " ", "windowsVirtualKeyCode": 32 }),
+    );
+    world.wait_all(3, &["done"]);
+    world.assert_stored("user/a.txt", &large);
+    assert_eq!(browser.get("document.activeElement.ariaLabel"), "Remove a.txt");
+    for left in [2, 1, 0] {
+        browser.click(".stop");
+        browser.wait(&format!("document.querySelectorAll('#rows li').length === {left}"));
+        assert!(browser.truth("document.activeElement.matches('.stop, #choose')"));
+    }
+    browser.wait("document.querySelector('#queue').hidden");
+
+    // All at once.
+    world.bucket.faults().posts.extend(vec![PostFault::Stall(0, None); 3]);
+    world.choose(&[("d", "d", ""), ("e", "e", ""), ("f", "f", ""), ("g", "g", "")]);
+    browser.wait("document.querySelectorAll('[data-state=waiting]').length === 1");
+    browser.click("#cancel-all");
+    world.wait_all(4, &["cancelled"]);
+    world.bucket.release();
+    world.assert_clean(false);
+}
+
+#[test]
+fn what_the_policy_forbids_is_refused_before_sending() {
+    let limits = [("MAX_UPLOAD_BYTES", "1000"), ("UPLOAD_CONTENT_TYPES", "image/png,text/plain")];
+    let world = world(&limits);
+    let browser = &world.browser;
+    browser.wait("document.querySelector('#limits').textContent");
+    assert_eq!(browser.text("#limits"), "Up to 1000 B a file · PNG, PLAIN only");
+    assert_eq!(browser.get("document.querySelector('#files').accept"), "image/png,text/plain");
+    let large = "x".repeat(1001);
+    world.choose(&[
+        ("large.txt", &large, "text/plain"),
+        ("page.html", "<p>", "text/html"),
+        ("unknown", "?", ""),
+        ("fits.txt", &large[1..], "text/plain"),
+    ]);
+    world.wait_all(4, &["done", "failed"]);
+    let wrong = "FailedFiles of this type are not allowed. WrongType";
+    let right = "Done1000 B · verified by the server {\"Status\":\"OK\"}";
+    let large = "FailedToo large: 1000 B at most. EntityTooLarge";
+    assert_eq!(world.statuses(), [large, wrong, wrong, right]);
+    assert_eq!(world.bucket.posts().len(), 1);
+    assert_eq!(world.bucket.object("user/fits.txt").unwrap().content_type, "text/plain");
+    assert!(browser.truth("!document.querySelector('.again:not([hidden])')"), "no use to retry");
+    assert!(browser.truth("document.querySelector('#retry-all').hidden"));
+    world.assert_clean(false);
+}
+
+#[test]
+fn the_page_speaks_chinese() {
+    let world = world_in("zh-CN", &[]);
+    let browser = &world.browser;
+    assert_eq!(browser.get("document.documentElement.lang + document.title"), "zh-CN上传文件");
+    let chinese = "(text) => /[\\u4e00-\\u9fff]/.test(text) && !/[a-z]{3}/i.test(text)";
+    assert!(browser.truth(&format!(
+        "[...document.querySelectorAll('[data-text]')].map((e) => e.textContent).every({chinese})"
+    )));
+    browser.wait("document.querySelector('#limits').textContent === '每个文件最大 1000 MB'");
+    world.bucket.faults().posts.push_back(PostFault::Pass);
+    world.bucket.faults().fail_posts(1, 403, "AccessDenied");
+    browser.run("uploader.options.parallel = 1", json!([]));
+    world.choose(&[("一.txt", "text", ""), ("二.txt", "text", "")]);
+    world.wait_all(2, &["done", "failed"]);
+    let done = "完成4 B · 已通过服务器验证 {\"Status\":\"OK\"}";
+    assert_eq!(world.statuses(), [done, "失败存储空间拒绝访问。 AccessDenied"]);
+    assert!(browser.truth(&format!(
+        "[...document.querySelectorAll('li [aria-label]')].map((e) => e.ariaLabel).every(
+            (text) => ({chinese})(text.replace('txt', '')))"
+    )));
+    browser.wait("/完成/.test(document.querySelector('#news').textContent)");
+    // Every sentence there is has both languages.
+    let both = "[WORDS, ERRORS].every((table) => Object.values(table).every(([, zh]) => zh))";
+    assert!(browser.truth(both));
+    world.assert_clean(true);
+}
+
+/// One row in each state there is, without any transfer.
+const EVERY_STATE: &str = r#"
+    const MB = 1048576;
+    uploader.options.parallel = 0;
+    const picture = async (name, ...colours) => {
+        const canvas = new OffscreenCanvas(96, 96);
+        const context = canvas.getContext('2d');
+        const shade = context.createLinearGradient(0, 0, 60, 96);
+        colours.forEach((colour, i) => shade.addColorStop(i / (colours.length - 1), colour));
+        context.fillStyle = shade;
+        context.fillRect(0, 0, 96, 96);
+        return new File([await canvas.convertToBlob()], name, { type: 'image/png' });
+    };
+    const sized = (size, name) => Object.defineProperty(new File(['x'], name), 'size', { value: size });
+    const trouble = (code, more) => ({ code, status: 403, requestId: '5C3D9175B6FC201293AD4890', ...more });
+    return (async () => {
+        uploader.add([
+            await picture('sunrise at the lake.png', '#27408b', '#f6a04d', '#fbe3a6'),
+            await picture('森林小路 🌲.png', '#9fd3c7', '#2f6f4f', '#16321f'),
+            sized(4.2 * MB, 'Quarterly report 2026.pdf'),
+            sized(812 * MB, 'conference-recording.mp4'),
+            sized(64 * MB, 'measurements.zip'),
+            sized(3 * MB, 'notes.docx'),
+            sized(5 * MB, 'song.flac'),
+            sized(1700 * MB, 'backup.tar'),
+            sized(22 * MB, 'budget-of-the-next-five-years-with-all-appendices-final.xlsx'),
+            sized(9 * MB, 'draft.key'),
+            sized(1 * MB, 'letter.txt'),
+        ]);
+        const states = [
+            { state: 'done', answer: { Status: 'OK' } },
+            { state: 'done', answer: { Status: 'OK' } },
+            { state: 'verifying' },
+            { state: 'uploading', loaded: 361 * MB, rate: 11.4 * MB, left: 39.2 },
+            { state: 'signing', loaded: 0 },
+            { pause: 'retry', loaded: 0, error: trouble('NetworkError') },
+            { pause: 'offline', loaded: 0, error: trouble('ServerGone') },
+            { state: 'failed', loaded: 0, error: trouble('EntityTooLarge', { limit: 1000 * MB, refused: true }) },
+            { state: 'failed', error: trouble('CallbackFailed', { message: 'Error status : 502.' }) },
+            { state: 'cancelled', loaded: 3 * MB },
+            { loaded: 0 },
+        ];
+        states.forEach((state, i) => {
+            const upload = uploader.uploads[i];
+            Object.assign(upload, { key: `user/${upload.target}`, loaded: upload.file.size }, state);
+            changed(upload);
+        });
+        await new Promise((then) => setTimeout(then, 400));
+    })();"#;
+
+/// Only what is finished, for README.
+const FINISHED: &str = "
+    for (const upload of [...uploader.uploads].slice(4)) rows.get(upload).remove();
+    Object.assign(uploader.uploads[2], { state: 'done', answer: { Status: 'OK' } });
+    changed(uploader.uploads[2]);
+    document.querySelector('#news').textContent = '';
+    return new Promise((then) => setTimeout(then, 400));";
+
+fn screenshot(browser: &Browser, name: &str) {
+    if let Some(folder) = std::env::var_os("SCREENSHOTS") {
+        let folder = PathBuf::from(folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(format!("{name}.png")), browser.screenshot()).unwrap();
+    }
+}
+
+fn axe() -> String {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/axe/axe.min.js");
+    let path = std::env::var_os("AXE_JS").map_or(default, PathBuf::from);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| {
+        panic!(
+            "{}: {error}; axe-core checks the page's accessibility here: run tests/browser/install, \
+             or let AXE_JS name its axe.min.js",
+            path.display()
+        )
+    })
+}
+
+fn assert_accessible(browser: &Browser, what: &str) {
+    let violations = browser.get(
+        "axe.run().then(({ violations }) => violations.map(({ id, nodes }) =>
+            `${id}: ${nodes.map(({ html, failureSummary }) => html + failureSummary).join()}`))",
+    );
+    assert_eq!(violations, json!([]), "{what}");
+}
+
+#[test]
+fn everybody_can_use_it() {
+    let axe = axe();
+    for language in ["en-US", "zh-CN"] {
+        let world = world_in(language, &[]);
+        let browser = &world.browser;
+        browser.wait("document.querySelector('#limits').textContent");
+        browser.run(&format!("{axe}; window.axe = axe"), json!([]));
+        browser.resize(1000, 800, false);
+        assert_accessible(browser, "nothing chosen yet");
+        screenshot(browser, &format!("{language}-empty"));
+        browser.run(EVERY_STATE, json!([]));
+        assert_accessible(browser, "every state");
+        screenshot(browser, &format!("{language}-states"));
+        browser.media(&[("prefers-color-scheme", "dark")]);
+        assert_accessible(browser, "dark");
+        screenshot(browser, &format!("{language}-dark"));
+        browser.media(&[("prefers-color-scheme", "light")]);
+
+        browser.run(
+            "document.querySelectorAll('.more:not([hidden])').forEach((more) => more.click())",
+            json!([]),
+        );
+        browser.resize(320, 640, true);
+        browser.wait("innerWidth === 320");
+        assert_accessible(browser, "a small phone, details open");
+        assert_eq!(browser.get("document.documentElement.scrollWidth"), 320);
+        screenshot(browser, &format!("{language}-phone"));
+        browser.run(
+            "document.querySelectorAll('.more:not([hidden])').forEach((more) => more.click())",
+            json!([]),
+        );
+        browser.resize(900, 600, false);
+        browser.run(FINISHED, json!([]));
+        screenshot(browser, &format!("{language}-finished"));
+        world.assert_clean(false);
+    }
+}
+
+#[test]
+fn keyboard_motion_and_layout() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    browser.media(&[("prefers-reduced-motion", "reduce")]);
+    // Everything is reached in the order it is read, and shows that it has the focus.
+    let mut reached = Vec::new();
+    for _ in 0..4 {
+        browser.press("Tab", 9);
+        let focused = "document.activeElement.id || document.activeElement.value ||
+            document.activeElement.dataset.text";
+        reached.push(browser.get(focused));
+        let outline = "getComputedStyle(document.activeElement).outlineStyle";
+        assert_eq!(browser.get(outline), "solid", "{reached:?}");
+    }
+    assert_eq!(json!(reached), json!(["local", "folder", "choose", "chooseFolder"]));
+    browser.run(
+        "window.shifts = [];
+         const note = (list) => list.getEntries().forEach((entry) => shifts.push(entry.value));
+         new PerformanceObserver(note).observe({ type: 'layout-shift', buffered: true });",
+        json!([]),
+    );
+    browser.throttle(false, 1_000_000);
+    let text = "x".repeat(400_000);
+    world.choose(&[("a.txt", &text, ""), ("b.txt", &text, ""), ("c.txt", "c", ""), ("d", "d", "")]);
+    world.wait_all(4, &["done"]);
+    let still = "getComputedStyle(document.querySelector('.bar'), '::-webkit-progress-value')
+        .transitionProperty + getComputedStyle(document.querySelector('.bar')).transitionProperty";
+    assert!(browser.get(still).as_str().unwrap().contains("none"));
+    browser.get("new Promise((then) => requestAnimationFrame(() => setTimeout(then, 200)))");
+    let shift = browser.get("shifts.reduce((a, b) => a + b, 0)").as_f64().unwrap();
+    assert!(shift < 0.01, "the layout shifts by {shift}");
+    // Neither script holds up the first picture.
+    let blocking = "[...document.scripts].filter((script) => !script.defer).length";
+    assert_eq!(browser.get(blocking), 0);
+    world.assert_clean(false);
+}
+
+#[test]
+fn the_security_policy_holds() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    let header = "fetch('index.html').then((page) => page.headers.get('content-security-policy'))";
+    let policy = browser.get(header);
+    let policy = policy.as_str().expect("a Content-Security-Policy");
+    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    assert!(policy.contains(&format!("connect-src 'self' {};", world.bucket.url())), "{policy}");
+    world.assert_clean(false);
+    // What an attacker who found a hole would try: none of it runs or leaves.
+    browser.run(
+        "const script = document.createElement('script');
+         script.textContent = 'window.ran = true';
+         document.body.append(script);
+         document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.ran = true\">');",
+        json!([]),
+    );
+    let elsewhere = "fetch('http://127.0.0.1:9/').then(() => 'left', () => 'refused')";
+    assert_eq!(browser.get(elsewhere), "refused");
+    assert!(browser.truth("window.ran === undefined"));
+    let log = format!("{:?}", browser.log("browser"));
+    for directive in ["script-src 'self'", "connect-src 'self'"] {
+        assert!(log.contains(directive), "{directive} stopped nothing: {log}");
+    }
+}
+
+#[test]
+fn a_ticket_in_the_address_goes_to_the_server_and_nowhere_else() {
+    let world = world(&[]);
+    world.browser.open(&format!("{}/index.html?#ticket=abc.def", world.server.url()));
+    world.choose(&[("a.txt", "text", "")]);
+    world.wait_all(1, &["done"]);
+    let mut seen = 0;
+    for entry in world.browser.log("performance") {
+        let event: Value = serde_json::from_str(entry["message"].as_str().unwrap()).unwrap();
+        let request = &event["message"]["params"]["request"];
+        let url = request["url"].as_str().unwrap_or_default();
+        let ticket = &request["headers"]["Authorization"];
+        if url.ends_with(POLICY_PATH) && *ticket == json!("Bearer abc.def") {
+            seen += 1;
+        } else {
+            assert!(ticket.is_null(), "{url} got {ticket}");
+        }
+    }
+    assert!(seen > 0);
+    assert!(!world.server.log().concat().contains("abc.def"));
+}
+
+#[test]
+fn it_works_as_a_file_and_under_a_page_of_ones_own() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    for name in PAGE {
+        let text = std::fs::read_to_string(static_file(name)).unwrap();
+        let server = format!("name=\"server\" content=\"{}\"", world.server.url());
+        let text = text.replace("name=\"server\" content=\"\"", &server);
+        world.write(name, text.as_bytes());
+    }
+    let folder = browser.folder.join("files");
+    browser.open(&format!("file://{}", folder.join("index.html").display()));
+    world.choose(&[("from a file.txt", "text", "")]);
+    world.wait_all(1, &["done"]);
+    world.assert_stored("user/from a file.txt", b"text");
+    world.assert_clean(false);
+
+    let own = format!(
+        "<!doctype html><meta charset=utf-8><link rel=icon href='data:,'><input type=file><output></output>
+         <script src=upload.js></script><script>
+             const output = document.querySelector('output');
+             const mine = createUploader({{
+                 server: '{}',
+                 onchange: (upload) => {{ output.value = upload.state; }},
+             }});
+             const input = document.querySelector('input');
+             input.onchange = () => mine.add(input.files, {{ random: true, folder: 'own' }});
+         </script>",
+        world.server.url()
+    );
+    let own = world.write("own.html", own.as_bytes());
+    let file = world.write("mine.txt", b"mine");
+    browser.open(&format!("file://{}", own.display()));
+    browser.send("input", file.to_str().unwrap());
+    browser.wait("output.value === 'done'");
+    let key = browser.get("mine.uploads[0].key");
+    world.assert_stored(key.as_str().unwrap(), b"mine");
+    world.assert_clean(false);
+}
+
+/// What the client of 2014 did: the answer of `GET /` evaluated, its parts put in a form.
+#[test]
+fn the_original_clients_contract_holds() {
+    let world = world(&[]);
+    let script = "
+        const request = new XMLHttpRequest();
+        request.open('GET', '/', false);
+        request.send(null);
+        const got = JSON.parse(request.responseText);
+        const now = Date.parse(new Date()) / 1000;
+        if (got.expire < now + 3) throw Error('expired at once');
+        const form = new FormData();
+        form.append('name', 'photo.jpg');
+        form.append('key', got.dir + '${filename}');
+        form.append('policy', got.policy);
+        form.append('OSSAccessKeyId', got.accessid);
+        form.append('success_action_status', '200');
+        form.append('callback', got.callback);
+        form.append('signature', got.signature);
+        form.append('file', new Blob(['picture']), 'photo.jpg');
+        return fetch(got.host, { method: 'POST', body: form }).then(async (answer) =>
+            [answer.status, await answer.text()]);";
+    let answer = world.browser.run(script, json!([]));
+    assert_eq!(answer, json!([200, "{\"Status\":\"OK\"}"]));
+    world.assert_stored("user/photo.jpg", b"picture");
+}
