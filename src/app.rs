@@ -4,16 +4,21 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
+use std::thread;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::callback::{self, Claim, Verified};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::credentials::Credentials;
 use crate::keys::{self, Keys};
+use crate::oss::Bucket;
 use crate::policy::{self, Terms};
 use crate::reject::Reject;
+use crate::token::{self, CallbackTokens, Ticket};
+use crate::uploads::Uploads;
 use crate::{log, page, time};
 
 /// Bodies of real callbacks have a few hundred bytes.
@@ -30,6 +35,19 @@ pub const HEADERS: [&str; 6] = [
 ];
 
 const METHODS: &str = "GET, HEAD, POST, OPTIONS";
+
+/// The variables that a record names, and their names in the log (none: not there).
+const VARIABLES: [(&str, &str); 8] = [
+    ("bucket", "bucket"),
+    ("object", "object"),
+    ("size", "size"),
+    ("etag", "etag"),
+    ("mimeType", "mimeType"),
+    ("imageInfo.height", ""),
+    ("imageInfo.width", ""),
+    ("imageInfo.format", ""),
+];
+const NUMBERS: [&str; 3] = ["size", "imageInfo.height", "imageInfo.width"];
 
 /// A complete request; `body` is at most `MAX_BODY_BYTES`.
 pub struct Request {
@@ -67,6 +85,10 @@ impl Request {
         self.header(name)?.ok_or(Reject::FIELD_MISSING)
     }
 
+    fn query(&self) -> &str {
+        self.target.split_once('?').map_or("", |(_, query)| query)
+    }
+
     /// The path that routes and the log go by: without the query, and without `prefix`.
     fn path(&self, prefix: &str) -> &str {
         let path = self.target.split('?').next().unwrap_or_default();
@@ -96,14 +118,20 @@ impl Response {
         Response::new(status, text.as_bytes(), "text/plain; charset=utf-8")
     }
 
-    pub fn reject(reject: Reject) -> Response {
-        let Reject(status, reason) = reject;
-        let body = json!({ "Status": "verify not ok", "reason": reason });
-        Response::json(status, &body).noted(format!("reason={reason:?}"))
+    pub fn reject(Reject(status, reason): Reject) -> Response {
+        let what = if status == 401 { "not allowed" } else { "verify not ok" };
+        let body = json!({ "Status": what, "reason": reason });
+        let response = Response::json(status, &body).noted(format!("reason={reason:?}"));
+        if status == 401 { response.with("WWW-Authenticate", "Bearer") } else { response }
     }
 
     fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Response {
         self.headers.push((name, value.into()));
+        self
+    }
+
+    fn reusable(mut self, reusable: bool) -> Response {
+        self.reusable = reusable;
         self
     }
 
@@ -119,21 +147,65 @@ pub struct App {
     /// Which body field carries which `${variable}`, from `CALLBACK_BODY`.
     names: BTreeMap<String, String>,
     page: Vec<page::File>,
+    /// Absent: any validly signed callback is accepted.
+    tokens: Option<CallbackTokens>,
+    /// Absent: callbacks are believed without a look into the bucket.
+    bucket: Option<Bucket>,
+    /// Absent: the log line is the only record.
+    uploads: Option<Uploads>,
+    complained: u64,
+}
+
+/// What became of a request before the batch's callbacks are confirmed and recorded.
+enum Outcome {
+    Answered(Response),
+    Uploaded(Upload),
+}
+
+/// A verified callback.
+struct Upload {
+    /// Its line in the record.
+    line: String,
+    /// For the log.
+    note: String,
+    object: String,
+    size: String,
+    etag: String,
 }
 
 impl App {
-    pub fn new(config: Config) -> App {
+    pub fn new(config: Config, now: u64) -> Result<App, ConfigError> {
         let template =
             config.callback.as_ref().and_then(|c| callback::template(&c.body, c.body_type));
         let variable = |text: String| Some(text.strip_prefix("${")?.strip_suffix('}')?.to_owned());
         let names = template.unwrap_or_default().into_iter();
         let names = names.filter_map(|(name, text)| Some((variable(text)?, name))).collect();
-        let page = if config.client_page { page::files() } else { Vec::new() };
-        App { keys: Keys::new(&config.public_key), names, page, config }
+        let key = config.token_key.as_ref().unwrap_or(&config.credentials.access_key_secret);
+        let uploads = config.upload_log.clone().map(|folder| Uploads::open(folder, now));
+        let uploads = uploads.transpose().map_err(|error| ConfigError::new("UPLOAD_LOG", error))?;
+        Ok(App {
+            keys: Keys::new(&config.public_key),
+            names,
+            page: if config.client_page { page::files() } else { Vec::new() },
+            tokens: config.token_ttl.map(|ttl| CallbackTokens::new(key, ttl)),
+            bucket: config
+                .confirm_host
+                .as_ref()
+                .map(|host| Bucket::new(host, &config.bucket, &config.region)),
+            uploads,
+            complained: 0,
+            config,
+        })
     }
 
     pub fn max_connections(&self) -> usize {
         self.config.max_connections
+    }
+
+    /// What the operator should know from the start.
+    pub fn notice(&self) -> Option<&'static str> {
+        let open = self.config.jwt_secret.is_none();
+        open.then_some("UPLOAD_JWT_SECRET is not set: anybody who can reach this server may upload")
     }
 
     /// Work for when nobody waits.
@@ -146,8 +218,7 @@ impl App {
     /// Time, peer, method, path, status, and what the answer notes. Never the query, which may
     /// hold a token. Health checks would only fill the log.
     pub fn log_line(&self, request: &Request, response: &Response, now: u64) -> String {
-        let (method, status) = (&request.method, response.status);
-        let path = request.path("");
+        let (method, path, status) = (&request.method, request.path(""), response.status);
         if path == "/healthz" && status == 200 {
             return String::new();
         }
@@ -156,36 +227,51 @@ impl App {
         format!("{}\n", (line + &response.note).trim_end())
     }
 
-    /// Answers one request.
-    pub fn handle(&mut self, request: &Request, now: u64) -> Response {
-        let response = match request.method.as_str() {
+    /// Answers requests that came together: each is decided alone, then all callbacks among them
+    /// are confirmed side by side and recorded with one sync.
+    pub fn handle(&mut self, requests: &[Request], now: u64) -> Vec<Response> {
+        let mut outcomes: Vec<Outcome> =
+            requests.iter().map(|request| self.decide(request, now)).collect();
+        self.confirm(&mut outcomes, now);
+        self.record(&mut outcomes, now);
+        let answers = requests.iter().zip(outcomes).map(|(request, outcome)| {
+            let response = match outcome {
+                Outcome::Answered(response) => response,
+                Outcome::Uploaded(upload) => {
+                    Response::json(200, &json!({ "Status": "OK" })).noted(upload.note)
+                }
+            };
+            self.with_cors(request, response)
+        });
+        answers.collect()
+    }
+
+    fn decide(&mut self, request: &Request, now: u64) -> Outcome {
+        Outcome::Answered(match request.method.as_str() {
             "GET" | "HEAD" => self.get(request, now),
-            "POST" => self.post(request, now).unwrap_or_else(Response::reject),
-            "OPTIONS" => preflight(),
+            "POST" => match self.post(request, now) {
+                Ok(upload) => return Outcome::Uploaded(upload),
+                Err(reject) => Response::reject(reject),
+            },
+            "OPTIONS" => Response::text(204, "")
+                .with("Access-Control-Allow-Methods", METHODS)
+                .with("Access-Control-Allow-Headers", "Authorization, Content-Type")
+                .with("Access-Control-Max-Age", "86400"),
             _ => Response::text(405, "method not allowed\n").with("Allow", METHODS),
-        };
-        match self.allowed_origin(request) {
-            Some(origin) if self.config.allow_origins.is_empty() => {
-                response.with("Access-Control-Allow-Origin", origin)
-            }
-            Some(origin) => {
-                response.with("Access-Control-Allow-Origin", origin).with("Vary", "Origin")
-            }
-            None => response.with("Vary", "Origin"),
-        }
+        })
     }
 
     fn get(&self, request: &Request, now: u64) -> Response {
         let response = match request.path(&self.config.path_prefix) {
-            "/" => self.policy(policy::answer_v1, now),
-            "/get_post_signature_for_oss_upload" => self.policy(policy::answer_v4, now),
-            "/healthz" => Response::text(200, "ok\n").with("Cache-Control", "no-store"),
+            "/" => self.policy(policy::answer_v1, request, now),
+            "/get_post_signature_for_oss_upload" => self.policy(policy::answer_v4, request, now),
+            "/healthz" => Ok(Response::text(200, "ok\n").with("Cache-Control", "no-store")),
             path => match self.page.iter().find(|file| file.path == path) {
-                Some(file) => self.file(file, request),
-                None => Response::text(404, "not found\n"),
+                Some(file) => Ok(self.file(file, request)),
+                None => Ok(Response::text(404, "not found\n")),
             },
         };
-        Response { reusable: response.status == 200, ..response }
+        response.unwrap_or_else(Response::reject)
     }
 
     fn file(&self, file: &page::File, request: &Request) -> Response {
@@ -197,41 +283,96 @@ impl App {
             .with("Cache-Control", "no-cache")
             .with("Content-Security-Policy", page::security_policy(&self.config.host))
             .with("Referrer-Policy", "no-referrer")
+            .reusable(status == 200)
     }
 
-    /// A signed policy. Nothing in it comes from the request.
-    fn policy(&self, answer: fn(&Terms, &Credentials) -> Value, now: u64) -> Response {
+    /// A signed policy. Of the request only a ticket counts, and that only narrows.
+    fn policy(
+        &self,
+        answer: fn(&Terms, &Credentials) -> Value,
+        request: &Request,
+        now: u64,
+    ) -> Result<Response, Reject> {
         let config = &self.config;
-        let callback = config.callback.as_ref();
-        let callback = callback.map(|c| policy::callback_parameter(&c.url, &c.body, c.body_type));
+        let ticket = self.ticket(request, now)?;
+        let (mut prefix, mut expire) = (config.upload_dir.clone(), now + config.expire_seconds);
+        let (mut max_bytes, mut content_types) =
+            (config.max_upload_bytes, config.content_types.clone());
+        if let Some(ticket) = ticket {
+            prefix += &format!("{}/", ticket.subject);
+            expire = expire.min(ticket.expire);
+            max_bytes = max_bytes.min(ticket.max_bytes.unwrap_or(max_bytes));
+            if let Some(mut types) = ticket.content_types {
+                types.retain(|one| {
+                    config.content_types.is_empty() || config.content_types.contains(one)
+                });
+                content_types =
+                    Some(types).filter(|t| !t.is_empty()).ok_or(Reject::EMPTY_TICKET)?;
+            }
+        }
+        let callback = config.callback.as_ref().map(|callback| {
+            let with_token = |url: &str| self.with_token(url, expire, &prefix);
+            let urls: Vec<String> = callback.url.split(';').map(with_token).collect();
+            policy::callback_parameter(&urls.join(";"), &callback.body, callback.body_type)
+        });
         let terms = Terms {
             host: &config.host,
             bucket: &config.bucket,
             region: &config.region,
-            prefix: &config.upload_dir,
-            max_bytes: config.max_upload_bytes,
-            content_types: &config.content_types,
+            prefix: &prefix,
+            max_bytes,
+            content_types: &content_types,
             forbid_overwrite: config.forbid_overwrite,
             callback: callback.as_deref(),
             now,
-            expire: now + config.expire_seconds,
+            expire,
         };
-        Response::json(200, &answer(&terms, &config.credentials))
-            .noted(format!("policy expire={}", time::iso8601(terms.expire)))
+        Ok(Response::json(200, &answer(&terms, &config.credentials))
+            .noted(format!("policy dir={prefix:?} expire={}", time::iso8601(expire)))
+            .reusable(config.jwt_secret.is_none()))
     }
 
-    /// A callback: headers, key, signature, and only then the body.
-    fn post(&mut self, request: &Request, now: u64) -> Result<Response, Reject> {
+    /// The ticket that the configuration asks for: `Authorization: Bearer`, or `?ticket=`.
+    fn ticket(&self, request: &Request, now: u64) -> Result<Option<Ticket>, Reject> {
+        let Some(secret) = &self.config.jwt_secret else { return Ok(None) };
+        let mut texts = request.query().split('&').filter_map(|pair| pair.strip_prefix("ticket="));
+        let bearer = request.header("authorization")?.and_then(|value| {
+            let (scheme, text) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| text.trim())
+        });
+        let text = bearer.or_else(|| texts.next()).ok_or(Reject::NO_TICKET)?;
+        token::ticket(text, secret, now).map(Some)
+    }
+
+    /// A callback URL that carries our token, bound to its path.
+    fn with_token(&self, url: &str, expire: u64, prefix: &str) -> String {
+        let Some(tokens) = &self.tokens else { return url.to_owned() };
+        let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let target = after_scheme.find(['/', '?']).and_then(|at| after_scheme.get(at..));
+        let target = target.unwrap_or("/");
+        let path = target.split('?').next().unwrap_or_default();
+        let path = callback::percent_decode(path.as_bytes()).unwrap_or_default();
+        let join = if url.contains('?') { '&' } else { '?' };
+        format!("{url}{join}token={}", tokens.issue(&path, expire, prefix))
+    }
+
+    /// A callback, cheap checks before dear ones: headers, our token, the key, the signature, and
+    /// only then the body.
+    fn post(&mut self, request: &Request, now: u64) -> Result<Upload, Reject> {
+        let target = self.public_target(&request.target).into_owned();
         let claim = Claim::new(
             request.required("authorization")?,
             request.required("x-oss-pub-key-url")?,
-            &self.public_target(&request.target),
+            &target,
             &request.body,
         )?;
+        let prefix = match &self.tokens {
+            Some(tokens) => Some(tokens.check(claim.path(), request.query(), now)?),
+            None => None,
+        };
         let key = self.keys.find(&claim.key_url, now, keys::fetch)?;
         let verified = claim.verify(key)?;
-        let note = self.describe(request, &verified)?;
-        Ok(Response::json(200, &json!({ "Status": "OK" })).noted(note))
+        self.upload(request, &verified, prefix.as_deref(), now)
     }
 
     /// The target as OSS sent it: what a proxy took off is put back.
@@ -242,42 +383,139 @@ impl App {
         }
     }
 
-    /// What the log says of a verified callback. A body that does not parse was signed all the
-    /// same, so it is accepted, and logged as it came.
-    fn describe(&self, request: &Request, verified: &Verified) -> Result<String, Reject> {
-        let mut note = "callback".to_owned();
+    /// Reads a verified body. With a token it must be about our bucket and the token's prefix;
+    /// without, even a body that does not parse was signed, so it is accepted as it came.
+    fn upload(
+        &self,
+        request: &Request,
+        verified: &Verified,
+        prefix: Option<&str>,
+        now: u64,
+    ) -> Result<Upload, Reject> {
         let content_type = request.header("content-type")?.unwrap_or_default();
-        match callback::fields(verified, content_type) {
-            Some(fields) => {
-                for variable in ["bucket", "object", "size", "etag", "mimeType"] {
-                    let name = self.names.get(variable).map_or(variable, String::as_str);
-                    if let Some(value) = fields.get(name) {
-                        note += &format!(" {variable}={value:?}");
-                    }
-                }
+        let id = request.header("x-oss-request-id")?.unwrap_or_default();
+        let fields = callback::fields(verified, content_type);
+        let value = |variable: &str| -> Option<&String> {
+            fields.as_ref()?.get(self.names.get(variable).map_or(variable, String::as_str))
+        };
+        if let Some(prefix) = prefix {
+            let object = value("object").ok_or(Reject::BODY_UNREADABLE)?;
+            if value("bucket") != Some(&self.config.bucket) {
+                return Err(Reject::OTHER_BUCKET);
             }
-            None => note += &format!(" body={:?}", String::from_utf8_lossy(&request.body)),
+            if !object.starts_with(prefix) {
+                return Err(Reject::OTHER_PREFIX);
+            }
         }
-        if let Some(id) = request.header("x-oss-request-id")? {
+
+        let (mut note, mut line) = ("callback".to_owned(), Map::new());
+        line.insert("time".into(), time::iso8601(now).into());
+        line.insert("request".into(), id.into());
+        for (variable, name) in VARIABLES {
+            let Some(value) = value(variable) else { continue };
+            if !name.is_empty() {
+                note += &format!(" {name}={value:?}");
+            }
+            let number = value.parse::<u64>().ok().filter(|_| NUMBERS.contains(&variable));
+            line.insert(variable.into(), number.map_or_else(|| value.as_str().into(), Value::from));
+        }
+        let subject = prefix.and_then(|prefix| prefix.strip_prefix(&self.config.upload_dir));
+        if let Some(subject) = subject.and_then(|subject| subject.strip_suffix('/')) {
+            line.insert("subject".into(), subject.into());
+            note += &format!(" subject={subject:?}");
+        }
+        if !id.is_empty() {
             note += &format!(" request={id:?}");
         }
-        Ok(note)
-    }
-
-    /// What to answer in `Access-Control-Allow-Origin`, if anything.
-    fn allowed_origin(&self, request: &Request) -> Option<String> {
-        let allowed = &self.config.allow_origins;
-        let origin = request.header("origin").ok().flatten();
-        if allowed.is_empty() {
-            return Some("*".to_owned());
+        let body = String::from_utf8_lossy(&request.body);
+        match &fields {
+            None => note += &format!(" body={body:?}"),
+            Some(fields) => {
+                let known = |name: &String| {
+                    let names = &self.names;
+                    VARIABLES.iter().any(|(v, _)| names.get(*v).map_or(*v, String::as_str) == name)
+                };
+                let custom = fields.iter().filter(|(name, _)| !known(name));
+                let custom = custom.map(|(name, value)| (name.clone(), value.as_str().into()));
+                line.insert("custom".into(), custom.collect::<Map<_, _>>().into());
+            }
         }
-        origin.filter(|origin| allowed.iter().any(|one| one == origin)).map(str::to_owned)
+        line.insert("body".into(), body.into());
+        let text = |variable: &str| value(variable).cloned().unwrap_or_default();
+        Ok(Upload {
+            line: format!("{}\n", Value::from(line)),
+            note,
+            object: text("object"),
+            size: text("size"),
+            etag: text("etag"),
+        })
     }
-}
 
-fn preflight() -> Response {
-    Response::text(204, "")
-        .with("Access-Control-Allow-Methods", METHODS)
-        .with("Access-Control-Allow-Headers", "Authorization, Content-Type, X-Requested-With")
-        .with("Access-Control-Max-Age", "86400")
+    /// Looks into the bucket for every callback of the batch at once, so that all together wait no
+    /// longer than one.
+    fn confirm(&self, outcomes: &mut [Outcome], now: u64) {
+        let Some(bucket) = &self.bucket else { return };
+        let look = |upload: &Upload| {
+            let Upload { object, size, etag, .. } = upload;
+            bucket.confirm(&self.config.credentials, object, size, etag, now)
+        };
+        let verdicts: Vec<Result<(), Reject>> = thread::scope(|scope| {
+            let looks = outcomes.iter().map(|outcome| match outcome {
+                Outcome::Answered(_) => None,
+                Outcome::Uploaded(upload) => {
+                    Some(thread::Builder::new().spawn_scoped(scope, move || look(upload)))
+                }
+            });
+            let looks: Vec<_> = looks.collect(); // all begin before the first is waited for
+            let verdict = |look: io::Result<thread::ScopedJoinHandle<_>>| {
+                look.map_or(Err(Reject::BUSY), |look| look.join().unwrap_or(Err(Reject::BUSY)))
+            };
+            looks.into_iter().map(|look| look.map_or(Ok(()), verdict)).collect()
+        });
+        for (outcome, verdict) in outcomes.iter_mut().zip(verdicts) {
+            if let Err(reject) = verdict {
+                *outcome = Outcome::Answered(Response::reject(reject));
+            }
+        }
+    }
+
+    /// Puts every upload of the batch on disk. What cannot be recorded is not acknowledged.
+    fn record(&mut self, outcomes: &mut [Outcome], now: u64) {
+        let Some(uploads) = &mut self.uploads else { return };
+        let lines: String = outcomes
+            .iter()
+            .filter_map(|outcome| match outcome {
+                Outcome::Uploaded(upload) => Some(upload.line.as_str()),
+                Outcome::Answered(_) => None,
+            })
+            .collect();
+        if lines.is_empty() {
+            return;
+        }
+        if let Err(error) = uploads.append(lines.as_bytes(), now) {
+            if self.complained != now {
+                self.complained = now;
+                log::line(now, &format!("upload log: {error}"));
+            }
+            for outcome in outcomes {
+                if let Outcome::Uploaded(_) = outcome {
+                    *outcome = Outcome::Answered(Response::reject(Reject::NOT_RECORDED));
+                }
+            }
+        }
+    }
+
+    fn with_cors(&self, request: &Request, response: Response) -> Response {
+        let allowed = &self.config.allow_origins;
+        if allowed.is_empty() {
+            return response.with("Access-Control-Allow-Origin", "*");
+        }
+        let response = response.with("Vary", "Origin");
+        match request.header("origin") {
+            Ok(Some(origin)) if allowed.iter().any(|one| one == origin) => {
+                response.with("Access-Control-Allow-Origin", origin.to_owned())
+            }
+            _ => response,
+        }
+    }
 }

@@ -35,6 +35,7 @@ pub struct Claim<'a> {
     /// The decoded `x-oss-pub-key-url`: a name to look up, never an address to visit.
     pub key_url: String,
     string_to_sign: Vec<u8>,
+    path_bytes: usize,
     body: &'a [u8],
 }
 
@@ -56,7 +57,14 @@ impl<'a> Claim<'a> {
         let key_url = BASE64.decode(pub_key_url).map_err(|_| Reject::BAD_KEY_URL)?;
         let key_url = String::from_utf8(key_url).map_err(|_| Reject::BAD_KEY_URL)?;
         let string_to_sign = string_to_sign(target, body).ok_or(Reject::BAD_PATH)?;
-        Ok(Claim { signature, key_url, string_to_sign, body })
+        let query_and_body = target.find('?').map_or(0, |at| target.len() - at) + 1 + body.len();
+        let path_bytes = string_to_sign.len() - query_and_body;
+        Ok(Claim { signature, key_url, string_to_sign, path_bytes, body })
+    }
+
+    /// The decoded path.
+    pub fn path(&self) -> &[u8] {
+        self.string_to_sign.get(..self.path_bytes).unwrap_or_default()
     }
 
     /// RSASSA-PKCS1-v1_5 over MD5.
@@ -129,7 +137,7 @@ fn parse(text: &str, content_type: &str) -> Option<BTreeMap<String, String>> {
 }
 
 /// Decodes once; none if a `%` is not followed by two hexadecimal digits.
-fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
+pub fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
     let hex = |byte: Option<&u8>| byte.and_then(|&byte| char::from(byte).to_digit(16));
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.iter();

@@ -17,7 +17,8 @@ const KNOWN: &str = "OSS_ACCESS_KEY_ID OSS_ACCESS_KEY_SECRET OSS_SESSION_TOKEN \
     OSS_HOST OSS_BUCKET OSS_REGION CALLBACK_URL CALLBACK_BODY CALLBACK_BODY_TYPE \
     CALLBACK_PUBLIC_KEY_FILE CALLBACK_KEY_ORIGIN UPLOAD_DIR UPLOAD_CONTENT_TYPES MAX_UPLOAD_BYTES \
     FORBID_OVERWRITE EXPIRE_TIME ALLOW_ORIGIN CLIENT_PAGE PUBLIC_PATH_PREFIX MAX_CONNECTIONS \
-    CREDENTIALS_DIRECTORY";
+    UPLOAD_JWT_SECRET CALLBACK_TOKEN CALLBACK_TOKEN_KEY CALLBACK_TOKEN_TTL CONFIRM_UPLOADS \
+    OSS_INTERNAL_HOST UPLOAD_LOG CREDENTIALS_DIRECTORY";
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
@@ -64,6 +65,16 @@ pub struct Config {
     pub public_key: KeySource,
     /// Path under which the public reaches us, like `/post`; may be empty.
     pub path_prefix: String,
+    /// Who uploads must show a ticket that this signs.
+    pub jwt_secret: Option<Secret>,
+    /// Seconds that a callback token outlives its policy; absent: no tokens.
+    pub token_ttl: Option<u64>,
+    /// Absent: derived from the access key's secret.
+    pub token_key: Option<Secret>,
+    /// Where to look for uploaded objects before callbacks are believed; absent: no look.
+    pub confirm_host: Option<String>,
+    /// Folder of the record of uploads.
+    pub upload_log: Option<PathBuf>,
     /// How many clients the front door serves at a time.
     pub max_connections: usize,
     /// The values in force, a line each, secrets masked.
@@ -101,6 +112,12 @@ pub enum Command {
 #[derive(Debug)]
 pub struct ConfigError(String);
 
+impl ConfigError {
+    pub fn new(name: &str, problem: impl fmt::Display) -> ConfigError {
+        ConfigError(format!("{name}: {problem}"))
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(&self.0)
@@ -108,7 +125,7 @@ impl fmt::Display for ConfigError {
 }
 
 fn wrong<T>(name: &str, problem: impl fmt::Display) -> Result<T, ConfigError> {
-    Err(ConfigError(format!("{name}: {problem}")))
+    Err(ConfigError::new(name, problem))
 }
 
 /// Parses what follows the program's name.
@@ -140,7 +157,19 @@ impl Config {
         let mut read = Reader { vars, report: String::new() };
         let credentials = read.credentials()?;
         let (host, bucket, region) = read.bucket_address()?;
+        let inside = read.value("OSS_INTERNAL_HOST", &host, "https://BUCKET.ENDPOINT", |text| {
+            is_origin(text).then(|| text.to_owned())
+        })?;
+        let token_ttl = read.number("CALLBACK_TOKEN_TTL", "86400", 30 * 86_400)?;
         Ok(Config {
+            jwt_secret: read.long_secret("UPLOAD_JWT_SECRET")?,
+            token_ttl: read.switch("CALLBACK_TOKEN", "on")?.then_some(token_ttl),
+            token_key: read.long_secret("CALLBACK_TOKEN_KEY")?,
+            confirm_host: read.switch("CONFIRM_UPLOADS", "off")?.then_some(inside),
+            upload_log: read.value("UPLOAD_LOG", "", "a folder", |text| {
+                let folder = (!text.is_empty()).then(|| PathBuf::from(text));
+                folder.as_ref().is_none_or(|folder| folder.is_dir()).then_some(folder)
+            })?,
             credentials,
             host,
             bucket,
@@ -301,6 +330,14 @@ impl<'a> Reader<'a> {
             Some("") => wrong(name, "set, but empty"),
             Some(text) if is_token(text) => Ok(Some(Secret::new(text.to_owned()))),
             Some(_) => wrong(name, "contains white space or characters that are not ASCII"),
+        }
+    }
+
+    /// As long as HMAC-SHA256's output (RFC 7518, 3.2): a short one could be guessed off-line.
+    fn long_secret(&mut self, name: &str) -> Result<Option<Secret>, ConfigError> {
+        match self.secret(name)? {
+            Some(short) if short.expose().len() < 32 => wrong(name, "shorter than 32 characters"),
+            secret => Ok(secret),
         }
     }
 

@@ -110,6 +110,9 @@ fn content_length(value: &str, max: usize) -> Result<usize, Reject> {
 pub fn end(buffer: &[u8], scanned: &mut usize) -> Result<Option<usize>, Reject> {
     while let Some(&byte) = buffer.get(*scanned) {
         let at = *scanned;
+        if at >= MAX_HEAD_BYTES {
+            return Err(Reject::HEAD_TOO_LONG);
+        }
         let before = at.checked_sub(1).and_then(|before| buffer.get(before));
         match byte {
             b'\n' if before != Some(&b'\r') => return Err(Reject::BAD_LINE_END),
@@ -121,9 +124,6 @@ pub fn end(buffer: &[u8], scanned: &mut usize) -> Result<Option<usize>, Reject> 
         *scanned += 1;
         if byte == b'\n' && buffer.get(..*scanned).is_some_and(|head| head.ends_with(b"\r\n\r\n")) {
             return Ok(Some(*scanned));
-        }
-        if at >= MAX_HEAD_BYTES {
-            return Err(Reject::HEAD_TOO_LONG);
         }
     }
     Ok(None)

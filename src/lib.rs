@@ -1,13 +1,15 @@
 //! appserver: signs browser uploads to Alibaba Cloud OSS and verifies the callbacks that follow.
 //!
-//! In reading order: `config` (environment to `Config`), `door`, `head` and `engine` (what comes
-//! from the network, bounded and written anew), `server` (the loop), `app` (routes and pipelines),
-//! then what it is made of: `policy`, `callback`, `keys`, `credentials`, `page`, `reject`, `log`, `time`.
+//! In reading order: `config` (environment to `Config`), `door`, `client`, `head` and `engine`
+//! (what comes from the network, bounded and written anew), `server` (the loop), `app` (routes and
+//! pipelines), then what it is made of: `policy`, `callback`, `keys`, `token`, `oss`, `uploads`,
+//! `credentials`, `page`, `reject`, `log`, `time`.
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 pub mod app;
 pub mod callback;
+pub mod client;
 pub mod config;
 pub mod credentials;
 pub mod door;
@@ -15,8 +17,11 @@ pub mod engine;
 pub mod head;
 pub mod keys;
 pub mod log;
+pub mod oss;
 pub mod page;
 pub mod policy;
 pub mod reject;
 pub mod server;
 pub mod time;
+pub mod token;
+pub mod uploads;

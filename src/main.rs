@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use appserver::app::App;
 use appserver::config::{self, Command, Config, ConfigError, Vars};
-use appserver::server;
+use appserver::{server, time};
 
 const HELP: &str = "\
 usage: appserver [IP] PORT     sign uploads and verify their callbacks (IP: 0.0.0.0)
@@ -35,7 +35,7 @@ fn run() -> Result<ExitCode, ConfigError> {
         })
         .collect();
     let serve = |run: &dyn Fn(App) -> std::io::Error| {
-        let error = run(App::new(Config::from_vars(&vars)?));
+        let error = run(App::new(Config::from_vars(&vars)?, time::now())?);
         eprintln!("appserver: {error}");
         Ok(ExitCode::FAILURE)
     };

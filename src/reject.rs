@@ -30,6 +30,24 @@ impl Reject {
     pub const BAD_PATH: Reject = Reject(400, "path is not percent-encoded");
     pub const FIELD_MISSING: Reject = Reject(400, "authorization or x-oss-pub-key-url is missing");
     pub const FIELD_TOO_LONG: Reject = Reject(400, "authorization or x-oss-pub-key-url too long");
+    pub const TOKEN_MISSING: Reject = Reject(400, "token is missing");
+    pub const TOKEN_FORGED: Reject = Reject(400, "token is not one of ours for this path");
+    pub const TOKEN_EXPIRED: Reject = Reject(400, "token has expired");
     pub const SIGNATURE_MISMATCH: Reject = Reject(400, "signature does not match");
     pub const KEY_UNAVAILABLE: Reject = Reject(503, "public key cannot be had now");
+    pub const BODY_UNREADABLE: Reject = Reject(400, "body does not name an object");
+    pub const OTHER_BUCKET: Reject = Reject(400, "another bucket");
+    pub const OTHER_PREFIX: Reject = Reject(400, "object is not under the token's prefix");
+    pub const OBJECT_MISSING: Reject = Reject(400, "object is not in the bucket");
+    pub const OBJECT_DIFFERS: Reject = Reject(400, "object in the bucket differs");
+    pub const BUCKET_UNREACHABLE: Reject = Reject(503, "bucket cannot be asked now");
+    pub const NOT_RECORDED: Reject = Reject(500, "upload could not be recorded");
+
+    // Tickets.
+    pub const NO_TICKET: Reject = Reject(401, "ticket is missing");
+    pub const BAD_TICKET: Reject = Reject(401, "ticket is not valid");
+    pub const EXPIRED_TICKET: Reject = Reject(401, "ticket has expired");
+    pub const EARLY_TICKET: Reject = Reject(401, "ticket is not valid yet");
+    pub const BAD_SUBJECT: Reject = Reject(401, "ticket has no usable sub");
+    pub const EMPTY_TICKET: Reject = Reject(401, "ticket allows no content type");
 }

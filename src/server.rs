@@ -89,6 +89,9 @@ fn run(listener: UnixListener, mut app: App, door: bool) -> io::Error {
         Ok(server) => server,
         Err(error) => return io::Error::other(error.to_string()),
     };
+    if let Some(notice) = app.notice() {
+        log::line(time::now(), notice);
+    }
     app.idle(time::now());
     loop {
         match server.recv_timeout(IDLE) {
@@ -108,29 +111,36 @@ fn run(listener: UnixListener, mut app: App, door: bool) -> io::Error {
 /// Handles all, logs all, and only then answers: who has an answer can be sure of its record.
 fn serve(batch: Vec<tiny_http::Request>, app: &mut App, door: bool) {
     let now = time::now();
-    let mut lines = String::new();
-    let mut answers = Vec::with_capacity(batch.len());
+    let (mut raws, mut requests) = (Vec::new(), Vec::new());
     for mut raw in batch {
-        let (request, response) = match read(&mut raw, door) {
-            Ok(request) => {
-                let response = app.handle(&request, now);
-                (request, response)
+        match read(&mut raw, door) {
+            Some(request) => {
+                requests.push(request);
+                raws.push(raw);
             }
-            Err(request) => (request, Response::reject(Reject::BODY_TOO_LONG)),
-        };
-        lines += &app.log_line(&request, &response, now);
-        answers.push((raw, encode(&response, request.method == "HEAD", now, door)));
+            None => {
+                answer(raw, &encode(&Response::reject(Reject::BODY_TOO_LONG), false, now, door))
+            }
+        }
     }
-    log::lines(&lines);
-    for (raw, message) in answers {
-        // A client that left before its answer is no error of ours.
-        let mut writer = raw.into_writer();
-        let _ = writer.write_all(&message).and_then(|()| writer.flush());
+    let responses = app.handle(&requests, now);
+    let all = || requests.iter().zip(&responses);
+    log::lines(
+        &all().map(|(request, response)| app.log_line(request, response, now)).collect::<String>(),
+    );
+    for (raw, (request, response)) in raws.into_iter().zip(all()) {
+        answer(raw, &encode(response, request.method == "HEAD", now, door));
     }
 }
 
-/// The request in our own terms; `Err` if its body is longer than we read.
-fn read(raw: &mut tiny_http::Request, door: bool) -> Result<Request, Request> {
+/// A client that left before its answer is no error of ours.
+fn answer(raw: tiny_http::Request, message: &[u8]) {
+    let mut writer = raw.into_writer();
+    let _ = writer.write_all(message).and_then(|()| writer.flush());
+}
+
+/// The request in our own terms; none if its body is longer than we read.
+fn read(raw: &mut tiny_http::Request, door: bool) -> Option<Request> {
     let known = |header: &tiny_http::Header| {
         let name = HEADERS.iter().find(|name| header.field.equiv(name))?;
         Some((*name, header.value.as_str().to_owned()))
@@ -149,7 +159,7 @@ fn read(raw: &mut tiny_http::Request, door: bool) -> Result<Request, Request> {
     };
     let limit = MAX_BODY_BYTES as u64 + 1;
     let complete = raw.as_reader().take(limit).read_to_end(&mut request.body).is_ok();
-    if complete && request.body.len() <= MAX_BODY_BYTES { Ok(request) } else { Err(request) }
+    (complete && request.body.len() <= MAX_BODY_BYTES).then_some(request)
 }
 
 /// The whole message; for the door, with what `engine` says opens an answer.

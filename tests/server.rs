@@ -43,7 +43,7 @@ fn both_contracts_are_served() {
     let expected = "callback dir expire fields host method policy signature url \
                     x_oss_credential x_oss_date x_oss_signature_version";
     assert_eq!(names.join(" "), expected);
-    server.wait_log("GET \"/get_post_signature_for_oss_upload\" 200 policy expire=");
+    server.wait_log("GET \"/get_post_signature_for_oss_upload\" 200 policy dir=");
 }
 
 #[test]

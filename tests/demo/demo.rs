@@ -6,7 +6,7 @@ use std::net::TcpListener;
 
 use appserver::app::App;
 use appserver::config::{Config, Vars};
-use appserver::server;
+use appserver::{server, time};
 use oss_standin::{Options, Standin};
 
 fn main() {
@@ -32,8 +32,10 @@ fn main() {
     .into();
     let config = Config::from_vars(&vars).unwrap_or_else(|error| panic!("{error}"));
 
+    let app = App::new(config, time::now()).unwrap_or_else(|error| panic!("{error}"));
+
     println!("the page:    http://{address}/index.html   (open it and upload a file)");
     println!("the server:  http://{address}              (its log follows, one line a request)");
     println!("the bucket:  {}              (a stand-in for OSS, in memory)", bucket.url());
-    panic!("{}", server::run_tcp(listener, App::new(config)));
+    panic!("{:?}", server::run_listener(listener, app));
 }
