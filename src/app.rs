@@ -5,7 +5,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
 use std::thread;
 
 use serde_json::{Map, Value, json};
@@ -13,6 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::callback::{self, Claim, Verified};
 use crate::config::{Config, ConfigError};
 use crate::credentials::Credentials;
+use crate::http::{Request, Response};
 use crate::keys::{self, Keys};
 use crate::oss::Bucket;
 use crate::policy::{self, Terms};
@@ -21,131 +21,18 @@ use crate::token::{self, CallbackTokens, Ticket};
 use crate::uploads::Uploads;
 use crate::{log, page, time};
 
-/// Bodies of real callbacks have a few hundred bytes.
-pub const MAX_BODY_BYTES: usize = 64 * 1024;
-
-/// The header fields that are read here; all others end at the server's edge.
-pub const HEADERS: [&str; 6] = [
-    "authorization",
-    "content-type",
-    "if-none-match",
-    "origin",
-    "x-oss-pub-key-url",
-    "x-oss-request-id",
-];
-
-const METHODS: &str = "GET, HEAD, POST, OPTIONS";
-
-/// The variables that a record names, and their names in the log (none: not there).
-const VARIABLES: [(&str, &str); 8] = [
-    ("bucket", "bucket"),
-    ("object", "object"),
-    ("size", "size"),
-    ("etag", "etag"),
-    ("mimeType", "mimeType"),
-    ("imageInfo.height", ""),
-    ("imageInfo.width", ""),
-    ("imageInfo.format", ""),
-];
+/// What of a callback the log and the top level of the record name; the rest is `custom`.
+const LOGGED: [&str; 5] = ["bucket", "object", "size", "etag", "mimeType"];
+const RECORDED: [&str; 3] = ["imageInfo.height", "imageInfo.width", "imageInfo.format"];
 const NUMBERS: [&str; 3] = ["size", "imageInfo.height", "imageInfo.width"];
 
-/// A complete request; `body` is at most `MAX_BODY_BYTES`.
-pub struct Request {
-    pub method: String,
-    /// Origin form: path, and query if there is one, as they came.
-    pub target: String,
-    /// Names are those of `HEADERS`.
-    pub headers: Vec<(&'static str, String)>,
-    pub body: Vec<u8>,
-    /// Who asks, for the log, if known.
-    pub peer: Option<IpAddr>,
-}
-
-pub struct Response {
-    pub status: u16,
-    pub headers: Vec<(&'static str, Cow<'static, str>)>,
-    pub body: Cow<'static, [u8]>,
-    /// For the log, escaped already.
-    pub note: String,
-    /// The same request would get the same answer for as long as the clock shows this second.
-    pub reusable: bool,
-}
-
-impl Request {
-    /// The value of a header field, an error if it is there twice.
-    fn header(&self, name: &str) -> Result<Option<&str>, Reject> {
-        let mut values = self.headers.iter().filter(|(field, _)| *field == name);
-        match (values.next(), values.next()) {
-            (_, Some(_)) => Err(Reject::TWICE),
-            (first, None) => Ok(first.map(|(_, value)| value.as_str())),
-        }
-    }
-
-    fn required(&self, name: &str) -> Result<&str, Reject> {
-        self.header(name)?.ok_or(Reject::FIELD_MISSING)
-    }
-
-    fn query(&self) -> &str {
-        self.target.split_once('?').map_or("", |(_, query)| query)
-    }
-
-    /// The path that routes and the log go by: without the query, and without `prefix`.
-    fn path(&self, prefix: &str) -> &str {
-        let path = self.target.split('?').next().unwrap_or_default();
-        match path.strip_prefix(prefix) {
-            Some("") => "/",
-            Some(rest) if rest.starts_with('/') => rest,
-            _ => path,
-        }
-    }
-}
-
-impl Response {
-    fn new(status: u16, body: impl Into<Cow<'static, [u8]>>, content_type: &'static str) -> Self {
-        let headers = vec![
-            ("Content-Type", Cow::Borrowed(content_type)),
-            ("X-Content-Type-Options", Cow::Borrowed("nosniff")),
-        ];
-        Response { status, headers, body: body.into(), note: String::new(), reusable: false }
-    }
-
-    fn json(status: u16, value: &Value) -> Response {
-        let response = Response::new(status, value.to_string().into_bytes(), "application/json");
-        response.with("Cache-Control", "no-store")
-    }
-
-    fn text(status: u16, text: &'static str) -> Response {
-        Response::new(status, text.as_bytes(), "text/plain; charset=utf-8")
-    }
-
-    pub fn reject(Reject(status, reason): Reject) -> Response {
-        let what = if status == 401 { "not allowed" } else { "verify not ok" };
-        let body = json!({ "Status": what, "reason": reason });
-        let response = Response::json(status, &body).noted(format!("reason={reason:?}"));
-        if status == 401 { response.with("WWW-Authenticate", "Bearer") } else { response }
-    }
-
-    fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Response {
-        self.headers.push((name, value.into()));
-        self
-    }
-
-    fn reusable(mut self, reusable: bool) -> Response {
-        self.reusable = reusable;
-        self
-    }
-
-    fn noted(mut self, note: String) -> Response {
-        self.note = note;
-        self
-    }
-}
+const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 
 pub struct App {
     config: Config,
     keys: Keys,
-    /// Which body field carries which `${variable}`, from `CALLBACK_BODY`.
-    names: BTreeMap<String, String>,
+    /// Which `${variable}` a field of the body carries, from `CALLBACK_BODY`.
+    variables: BTreeMap<String, String>,
     page: Vec<page::File>,
     /// Absent: any validly signed callback is accepted.
     tokens: Option<CallbackTokens>,
@@ -177,15 +64,16 @@ impl App {
     pub fn new(config: Config, now: u64) -> Result<App, ConfigError> {
         let template =
             config.callback.as_ref().and_then(|c| callback::template(&c.body, c.body_type));
-        let variable = |text: String| Some(text.strip_prefix("${")?.strip_suffix('}')?.to_owned());
-        let names = template.unwrap_or_default().into_iter();
-        let names = names.filter_map(|(name, text)| Some((variable(text)?, name))).collect();
+        let variable = |(name, text): (String, String)| {
+            Some((name, text.strip_prefix("${")?.strip_suffix('}')?.to_owned()))
+        };
+        let variables = template.unwrap_or_default().into_iter().filter_map(variable).collect();
         let key = config.token_key.as_ref().unwrap_or(&config.credentials.access_key_secret);
         let uploads = config.upload_log.clone().map(|folder| Uploads::open(folder, now));
         let uploads = uploads.transpose().map_err(|error| ConfigError::new("UPLOAD_LOG", error))?;
         Ok(App {
             keys: Keys::new(&config.public_key),
-            names,
+            variables,
             page: if config.client_page { page::files() } else { Vec::new() },
             tokens: config.token_ttl.map(|ttl| CallbackTokens::new(key, ttl)),
             bucket: config
@@ -208,9 +96,9 @@ impl App {
         open.then_some("UPLOAD_JWT_SECRET is not set: anybody who can reach this server may upload")
     }
 
-    /// Work for when nobody waits.
-    pub fn idle(&mut self, now: u64) {
-        if let Some(news) = self.keys.refresh(now, keys::fetch) {
+    /// Work that holds the loop, best done when nobody waits.
+    pub fn upkeep(&mut self, now: u64, idle: bool) {
+        if let Some(news) = self.keys.refresh(now, idle, keys::fetch) {
             log::line(now, &news);
         }
     }
@@ -395,12 +283,19 @@ impl App {
         let content_type = request.header("content-type")?.unwrap_or_default();
         let id = request.header("x-oss-request-id")?.unwrap_or_default();
         let fields = callback::fields(verified, content_type);
-        let value = |variable: &str| -> Option<&String> {
-            fields.as_ref()?.get(self.names.get(variable).map_or(variable, String::as_str))
-        };
+        let parsed = fields.is_some();
+        let by_variable = fields
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(name, value)| (self.variables.get(&name).cloned().unwrap_or(name), value));
+        let mut values: BTreeMap<String, String> = by_variable.collect();
+        let value = |variable: &str| values.get(variable).cloned().unwrap_or_default();
+        let (object, size, etag) = (value("object"), value("size"), value("etag"));
         if let Some(prefix) = prefix {
-            let object = value("object").ok_or(Reject::BODY_UNREADABLE)?;
-            if value("bucket") != Some(&self.config.bucket) {
+            if object.is_empty() {
+                return Err(Reject::BODY_UNREADABLE);
+            }
+            if value("bucket") != self.config.bucket {
                 return Err(Reject::OTHER_BUCKET);
             }
             if !object.starts_with(prefix) {
@@ -408,16 +303,17 @@ impl App {
             }
         }
 
+        let body = String::from_utf8_lossy(&request.body);
         let (mut note, mut line) = ("callback".to_owned(), Map::new());
         line.insert("time".into(), time::iso8601(now).into());
         line.insert("request".into(), id.into());
-        for (variable, name) in VARIABLES {
-            let Some(value) = value(variable) else { continue };
-            if !name.is_empty() {
-                note += &format!(" {name}={value:?}");
+        for variable in LOGGED.into_iter().chain(RECORDED) {
+            let Some(value) = values.remove(variable) else { continue };
+            if LOGGED.contains(&variable) {
+                note += &format!(" {variable}={value:?}");
             }
             let number = value.parse::<u64>().ok().filter(|_| NUMBERS.contains(&variable));
-            line.insert(variable.into(), number.map_or_else(|| value.as_str().into(), Value::from));
+            line.insert(variable.into(), number.map_or(value.into(), Value::from));
         }
         let subject = prefix.and_then(|prefix| prefix.strip_prefix(&self.config.upload_dir));
         if let Some(subject) = subject.and_then(|subject| subject.strip_suffix('/')) {
@@ -427,28 +323,14 @@ impl App {
         if !id.is_empty() {
             note += &format!(" request={id:?}");
         }
-        let body = String::from_utf8_lossy(&request.body);
-        match &fields {
-            None => note += &format!(" body={body:?}"),
-            Some(fields) => {
-                let known = |name: &String| {
-                    let names = &self.names;
-                    VARIABLES.iter().any(|(v, _)| names.get(*v).map_or(*v, String::as_str) == name)
-                };
-                let custom = fields.iter().filter(|(name, _)| !known(name));
-                let custom = custom.map(|(name, value)| (name.clone(), value.as_str().into()));
-                line.insert("custom".into(), custom.collect::<Map<_, _>>().into());
-            }
+        if !parsed {
+            note += &format!(" body={body:?}");
         }
+        let custom = values.into_iter().map(|(name, value)| (name, Value::from(value)));
+        line.insert("custom".into(), Value::Object(custom.collect()));
         line.insert("body".into(), body.into());
-        let text = |variable: &str| value(variable).cloned().unwrap_or_default();
-        Ok(Upload {
-            line: format!("{}\n", Value::from(line)),
-            note,
-            object: text("object"),
-            size: text("size"),
-            etag: text("etag"),
-        })
+        let line = format!("{}\n", Value::Object(line));
+        Ok(Upload { line, note, object, size, etag })
     }
 
     /// Looks into the bucket for every callback of the batch at once, so that all together wait no

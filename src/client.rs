@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,6 @@ use crate::{log, time};
 const MESSAGE_TIME: Duration = Duration::from_secs(10);
 /// Between requests.
 const IDLE_TIME: Duration = Duration::from_secs(15);
-/// After a refusal, for the client to read it: closed with bytes unread, TCP would reset.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 const READ_BYTES: usize = 2 * 1024;
 
@@ -34,7 +34,7 @@ impl From<Reject> for End {
 }
 
 pub fn serve(door: &Door, connection: &Connection) {
-    let mut stream = &connection.stream;
+    let stream = &connection.stream;
     let _ = stream.set_nodelay(true);
     let _ = stream.set_read_timeout(Some(IDLE_TIME));
     let _ = stream.set_write_timeout(Some(MESSAGE_TIME));
@@ -49,11 +49,17 @@ pub fn serve(door: &Door, connection: &Connection) {
     drop(client); // and its buffer, before the client takes its time
     if let End::Refused(reject) = end {
         refuse(connection, reject);
-        let _ = stream.shutdown(Shutdown::Write);
-        let _ = stream.set_read_timeout(Some(LINGER_TIME));
-        let (until, mut sink) = (Instant::now() + LINGER_TIME, [0; READ_BYTES]);
-        while matches!(stream.read(&mut sink), Ok(1..)) && Instant::now() < until {}
+        linger(connection);
     }
+}
+
+/// Lets the client read a refusal: were the connection closed with bytes unread, TCP would reset.
+fn linger(connection: &Connection) {
+    let mut stream = &connection.stream;
+    let _ = stream.shutdown(Shutdown::Write);
+    let _ = stream.set_read_timeout(Some(LINGER_TIME));
+    let (until, mut sink) = (Instant::now() + LINGER_TIME, [0; READ_BYTES]);
+    while matches!(stream.read(&mut sink), Ok(1..)) && Instant::now() < until {}
 }
 
 /// Writes a refusal without waiting: it fits what the system buffers.
@@ -114,7 +120,11 @@ impl Client<'_> {
         let body = self.buffer.get(head_bytes..total).unwrap_or_default();
         let answer = self.door.answer(&head, self.connection.peer, body)?;
         self.connection.waiting_since.store(self.door.clock(), Relaxed);
-        self.write(&if head.close { with_close(&answer).into() } else { answer })?;
+        if Arc::strong_count(&answer) == 1 {
+            // Ours alone, so it counts: many who ask much and never read must not add up.
+            self.door.reserve(self.connection, answer.len())?;
+        }
+        self.write(&if head.close { with_close(answer) } else { answer })?;
 
         self.buffer.drain(..total);
         self.buffer.shrink_to(READ_BYTES);
@@ -166,8 +176,8 @@ impl Client<'_> {
     }
 }
 
-fn with_close(answer: &[u8]) -> Vec<u8> {
+fn with_close(answer: Arc<[u8]>) -> Arc<[u8]> {
     let line = answer.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     let (status, rest) = answer.split_at_checked(line).unwrap_or_default();
-    [status, b"Connection: close\r\n", rest].concat()
+    [status, b"Connection: close\r\n", rest].concat().into()
 }

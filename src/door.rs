@@ -21,6 +21,8 @@ const STACK_BYTES: usize = 64 * 1024;
 /// so many slow senders of long bodies cannot make the process grow.
 const OWN_BYTES: usize = 4 * 1024;
 const SHARED_BYTES: usize = 1024 * 1024;
+/// No connection gives way before it had this long to be served.
+const MIN_WAIT_MILLISECONDS: u64 = 20;
 /// `Connection::waiting_since` of one whose request is complete.
 pub const NOT_WAITING: u64 = u64::MAX;
 
@@ -108,9 +110,12 @@ impl Door {
 
     /// Ends waiting connections until fewer than `max` are `of` the kind; false if all are served.
     fn make_room(&self, max: usize, of: impl Fn(&Connection) -> bool + Copy) -> bool {
-        let count =
-            || self.connections().iter().filter_map(Weak::upgrade).filter(|c| of(c)).count();
-        while count() >= max {
+        let full = || {
+            let connections = self.connections();
+            let alike = || connections.iter().filter_map(Weak::upgrade).filter(|c| of(c)).count();
+            connections.len() >= max && alike() >= max
+        };
+        while full() {
             if !self.evict(of) {
                 return false;
             }
@@ -118,13 +123,17 @@ impl Door {
         true
     }
 
-    /// Ends the connection that has waited longest without a complete request, if one waits, and
-    /// waits for its thread to let go of it. One whose request is complete is never ended.
+    /// Ends the connection that has waited longest without a complete request, and waits for its
+    /// thread to let go of it; false if none waits. Where all are new, only time passes.
     fn evict(&self, of: impl Fn(&Connection) -> bool) -> bool {
         let alive: Vec<_> = self.connections().iter().filter_map(Weak::upgrade).collect();
         let since = |connection: &Connection| connection.waiting_since.load(Relaxed);
         let waiting = alive.iter().filter(|c| of(c) && since(c) != NOT_WAITING);
         let Some(victim) = waiting.min_by_key(|connection| since(connection)) else { return false };
+        if self.clock().saturating_sub(since(victim)) < MIN_WAIT_MILLISECONDS {
+            thread::sleep(Duration::from_millis(1)); // its request may be here, and unread
+            return true;
+        }
         if victim.waiting_since.swap(NOT_WAITING, Relaxed) != NOT_WAITING {
             let _ = victim.stream.shutdown(Shutdown::Both);
         }

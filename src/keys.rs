@@ -47,13 +47,16 @@ impl Keys {
     }
 
     /// Fetches version 1 when a day has passed (at once after the start) and says in words what
-    /// came of it. A failure keeps the key in hand, and is tried again in a day.
+    /// came of it. While requests wait, it is put off for an hour more at the most. A failure keeps
+    /// the key in hand, and is tried again in a day.
     pub fn refresh(
         &mut self,
         now: u64,
+        idle: bool,
         fetch: impl FnMut(&str) -> Result<String, String>,
     ) -> Option<String> {
-        if self.origin.is_none() || now.abs_diff(self.last_refresh) < REFRESH_SECONDS {
+        let due = if idle { REFRESH_SECONDS } else { REFRESH_SECONDS + 3600 };
+        if self.origin.is_none() || now.abs_diff(self.last_refresh) < due {
             return None;
         }
         self.last_refresh = now;

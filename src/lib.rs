@@ -1,7 +1,7 @@
 //! appserver: signs browser uploads to Alibaba Cloud OSS and verifies the callbacks that follow.
 //!
 //! In reading order: `config` (environment to `Config`), `door`, `client`, `head` and `engine`
-//! (what comes from the network, bounded and written anew), `server` (the loop), `app` (routes and
+//! (what comes from the network, bounded and written anew), `server` (the loop), `http`, `app` (routes and
 //! pipelines), then what it is made of: `policy`, `callback`, `keys`, `token`, `oss`, `uploads`,
 //! `credentials`, `page`, `reject`, `log`, `time`.
 #![forbid(unsafe_code)]
@@ -15,6 +15,7 @@ pub mod credentials;
 pub mod door;
 pub mod engine;
 pub mod head;
+pub mod http;
 pub mod keys;
 pub mod log;
 pub mod oss;

@@ -10,25 +10,37 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use tiny_http::{Server, StatusCode};
 
-use crate::app::{App, HEADERS, MAX_BODY_BYTES, Request, Response};
+use crate::app::App;
 use crate::engine::{self, Engine};
 use crate::head::Limits;
+use crate::http::{HEADERS, MAX_BODY_BYTES, Request, Response};
 use crate::reject::Reject;
 use crate::{door, log, time};
 
-/// How long nobody must have asked before `App::idle` may take its time.
+/// How long nobody must have asked before `App::upkeep` may take its time.
 const IDLE: Duration = Duration::from_secs(5);
 const MAX_BATCH: usize = 64;
 
 /// Binds `address` and serves it through the door. Returns what ended that, or kept it from
 /// starting; the unit starts us again.
 pub fn run_tcp(address: SocketAddr, app: App) -> io::Error {
-    match TcpListener::bind(address) {
+    match bind(address) {
         Ok(listener) => run_listener(listener, app).unwrap_or_else(|error| error),
         Err(error) => io::Error::other(format!("cannot listen on {address}: {error}")),
     }
+}
+
+/// As `TcpListener::bind`, but for the backlog: its 128 overflow when many connect at once, and
+/// who comes then waits a second for TCP to try again.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
 }
 
 /// The same on a socket that is bound already.
@@ -92,7 +104,7 @@ fn run(listener: UnixListener, mut app: App, door: bool) -> io::Error {
     if let Some(notice) = app.notice() {
         log::line(time::now(), notice);
     }
-    app.idle(time::now());
+    app.upkeep(time::now(), true);
     loop {
         match server.recv_timeout(IDLE) {
             Ok(Some(first)) => {
@@ -101,8 +113,9 @@ fn run(listener: UnixListener, mut app: App, door: bool) -> io::Error {
                     batch.push(next);
                 }
                 serve(batch, &mut app, door);
+                app.upkeep(time::now(), false);
             }
-            Ok(None) => app.idle(time::now()),
+            Ok(None) => app.upkeep(time::now(), true),
             Err(error) => return error,
         }
     }

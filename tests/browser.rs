@@ -191,7 +191,7 @@ fn one_image_is_sent_verified_and_shown() {
     let rates = seen.iter().filter(|(state, _, rate, _)| state == "uploading" && *rate > 0.0);
     assert!(rates.clone().count() > 2, "{seen:?}");
     assert!(
-        rates.clone().all(|(_, _, rate, left)| *rate < 6e6 && left.unwrap() < 10.0),
+        rates.clone().all(|(_, _, rate, left)| *rate < 6e6 && left.unwrap() < 60.0),
         "{seen:?}"
     );
 
@@ -475,11 +475,6 @@ fn errors_of_oss_become_sentences() {
     world.wait_all(1, &["done"]);
     browser.click(".stop");
 
-    // What the policy does not allow, though the page thought it would.
-    browser.run("uploader.limits().then((limits) => (limits.max = 1e12))", json!([]));
-    browser.run("uploader.options.path += '?x'", json!([]));
-    world.assert_clean(true);
-
     // A bucket without a CORS rule: the browser says no more than that it failed.
     world.bucket.faults().allow_origins.clear();
     world.choose(&[("a.txt", "text", "text/plain")]);
@@ -503,7 +498,7 @@ fn the_bucket_goes_stalls_and_comes_back() {
     world.wait_all(1, &["done"]);
     assert!(world.bucket.faults().posts.is_empty(), "it did not meet them all");
     // Chromium itself sends again what failed on a connection that it used before.
-    assert!(browser.truth("[3, 4].includes(uploader.uploads[0].tries)"));
+    assert!(browser.truth("uploader.uploads[0].tries >= 3"));
     world.assert_stored("user/a.txt", text.as_bytes());
     assert_eq!(browser.get("uploader.uploads[0].error"), Value::Null);
 
@@ -558,10 +553,11 @@ fn cancel_retry_and_remove() {
     let browser = &world.browser;
     // More than sockets hold, so that it cannot be all sent already.
     let large = bytes(30_000_000);
-    let paths = [("a.txt", &large[..]), ("b.txt", b"b"), ("c.txt", b"c")];
-    let paths = paths.map(|(name, bytes)| world.write(name, bytes).display().to_string());
+    let path = world.write("a.txt", &large);
     world.bucket.faults().posts.push_back(PostFault::Stall(10_000, None));
-    browser.send("#files", &paths.join("\n"));
+    browser.send("#files", path.to_str().unwrap());
+    assert!(world.bucket.wait_for_stalls(1, Duration::from_secs(30)));
+    world.choose(&[("b.txt", "b", ""), ("c.txt", "c", "")]);
     browser.wait("document.querySelectorAll('[data-state=done]').length === 2");
     browser.wait("uploader.uploads[0].state === 'uploading'");
     let asks = "!dispatchEvent(new Event('beforeunload', { cancelable: true }))";
@@ -630,6 +626,17 @@ fn what_the_policy_forbids_is_refused_before_sending() {
     assert!(browser.truth("!document.querySelector('.again:not([hidden])')"), "no use to retry");
     assert!(browser.truth("document.querySelector('#retry-all').hidden"));
     world.assert_clean(false);
+
+    // A page that does not look is stopped by the bucket.
+    browser
+        .get("uploader.limits().then((limits) => Object.assign(limits, { max: 1e9, types: [] }))");
+    world.choose(&[("page.html", "<p>", "text/html")]);
+    world.wait_all(5, &["done", "failed"]);
+    let said = "FailedThe server’s policy does not allow this upload. PolicyMismatch";
+    assert_eq!(world.statuses()[4], said);
+    assert_eq!(world.bucket.posts()[1].status, 403);
+    assert_eq!(world.bucket.keys(), ["user/fits.txt"]);
+    world.assert_clean(true);
 }
 
 #[test]

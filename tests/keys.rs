@@ -90,21 +90,24 @@ fn unknown_versions_cost_one_fetch_in_ten_seconds_whatever_comes_of_it() {
 #[test]
 fn version_1_is_refreshed_once_a_day_and_survives_a_failure() {
     let mut keys = online();
-    let news = keys.refresh(NOW, |_| Err("down".to_owned())).unwrap();
+    let news = keys.refresh(NOW, true, |_| Err("down".to_owned())).unwrap();
     assert_eq!(news, "callback key v1: not fetched (down), using the one in hand");
-    assert_eq!(keys.refresh(NOW + DAY - 1, never), None);
+    assert_eq!(keys.refresh(NOW + DAY - 1, true, never), None);
     assert!(keys.find(V1, NOW, never).is_ok());
-    let news = keys.refresh(NOW + DAY, |_| Ok("junk".to_owned())).unwrap();
+    let news = keys.refresh(NOW + DAY, true, |_| Ok("junk".to_owned())).unwrap();
     assert!(news.contains("not a public key"), "{news}");
     assert!(keys.find(V1, NOW + DAY, never).is_ok());
-    let news = keys.refresh(NOW + 2 * DAY, |_| Ok(PEM.to_owned())).unwrap();
+    let news = keys.refresh(NOW + 2 * DAY, true, |_| Ok(PEM.to_owned())).unwrap();
     assert_eq!(news, "callback key v1: fetched");
+    // A server that is never idle puts it off for an hour, and no longer.
+    assert_eq!(keys.refresh(NOW + 3 * DAY + 3599, false, never), None);
+    assert!(keys.refresh(NOW + 3 * DAY + 3600, false, |_| Ok(PEM.to_owned())).is_some());
 }
 
 #[test]
 fn a_pinned_key_needs_no_network_and_stands_for_every_version() {
     let mut keys = Keys::new(&KeySource::Pinned(PEM.to_owned()));
-    assert_eq!(keys.refresh(NOW, never), None);
+    assert_eq!(keys.refresh(NOW, true, never), None);
     assert!(keys.find(V1, NOW, never).is_ok());
     assert!(keys.find(V2, NOW, never).is_ok());
     let bad = keys.find("http://evil.example/callback_pub_key_v1.pem", NOW, never);
