@@ -109,7 +109,9 @@ fn run(listener: UnixListener, mut app: App, door: bool) -> io::Error {
         match server.recv_timeout(IDLE) {
             Ok(Some(first)) => {
                 let mut batch = vec![first];
-                while let (true, Ok(Some(next))) = (batch.len() < MAX_BATCH, server.try_recv()) {
+                // A full batch must not even look: what `try_recv` gives would be dropped.
+                while batch.len() < MAX_BATCH {
+                    let Ok(Some(next)) = server.try_recv() else { break };
                     batch.push(next);
                 }
                 serve(batch, &mut app, door);

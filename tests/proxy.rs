@@ -79,6 +79,25 @@ fn a_unix_socket_serves_without_the_door() {
     assert_eq!(ask(&socket, get).status, 200);
 }
 
+/// More requests at once than one batch holds: each gets its answer, and its own.
+#[test]
+fn more_than_a_batch_at_once_is_answered_whole() {
+    let folder = Folder::new("batch");
+    let socket = folder.0.join("http.sock");
+    let _server = on_socket(&socket, &[]);
+    let mut streams: Vec<UnixStream> =
+        (0..200).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    for _ in 0..20 {
+        for stream in &mut streams {
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        }
+        for stream in &mut streams {
+            let reply = read_reply(stream, false).unwrap();
+            assert_eq!((reply.status, &*reply.text()), (200, "ok\n"));
+        }
+    }
+}
+
 #[test]
 fn a_path_prefix_is_routed_without_and_signed_with() {
     let bucket = Standin::start(Options::default()).unwrap();

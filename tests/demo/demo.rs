@@ -1,23 +1,30 @@
 //! The main job on a local stand-in for OSS: `cargo run --release --example demo [PORT]`.
-//! Open the printed address and upload a file: the page asks this server for a policy, posts the
-//! file to the bucket, the bucket calls this server back, and the page shows the verified answer.
+//! Open the printed address and upload a file: the page shows its ticket and gets a policy, posts
+//! the file to the bucket, the bucket calls this server back, the server checks signature and
+//! token, asks the bucket for the object, records the upload, and the page shows the answer.
 
 use std::net::TcpListener;
 
 use appserver::app::App;
 use appserver::config::{Config, Vars};
+use appserver::policy::hmac_sha256;
 use appserver::{server, time};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use oss_standin::{Options, Standin};
+
+const JWT_SECRET: &str = "a secret of this demo, which a real one must not be";
 
 fn main() {
     let port = std::env::args().nth(1).unwrap_or("0".to_owned());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).expect("a free port");
     let address = listener.local_addr().expect("bound");
+    let record = std::env::temp_dir().join(format!("appserver-demo-{}", std::process::id()));
+    std::fs::create_dir_all(&record).expect("a folder for the record");
 
     let options = Options { verbose: true, ..Options::default() };
     let bucket = Standin::start(options.clone()).expect("the bucket starts");
-
     let callback = format!("http://{address}/callback");
+    let jwt_secret = JWT_SECRET.replace(' ', "-");
     let vars: Vars = [
         ("OSS_ACCESS_KEY_ID", options.access_key_id.as_str()),
         ("OSS_ACCESS_KEY_SECRET", &options.access_key_secret),
@@ -27,15 +34,29 @@ fn main() {
         ("CALLBACK_URL", &callback),
         ("CALLBACK_KEY_ORIGIN", &bucket.key_origin()),
         ("UPLOAD_DIR", "demo/"),
+        ("UPLOAD_JWT_SECRET", &jwt_secret),
+        ("CONFIRM_UPLOADS", "on"),
+        ("UPLOAD_LOG", &record.display().to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
     let config = Config::from_vars(&vars).unwrap_or_else(|error| panic!("{error}"));
-
     let app = App::new(config, time::now()).unwrap_or_else(|error| panic!("{error}"));
 
-    println!("the page:    http://{address}/index.html   (open it and upload a file)");
-    println!("the server:  http://{address}              (its log follows, one line a request)");
-    println!("the bucket:  {}              (a stand-in for OSS, in memory)", bucket.url());
+    let ticket = ticket(&jwt_secret, "visitor", time::now() + 86_400);
+    println!("the page:    http://{address}/index.html#ticket={ticket}");
+    println!("             (open it and upload a file; each step shows here)");
+    println!("policies:    http://{address}/get_post_signature_for_oss_upload?ticket={ticket}");
+    println!("the bucket:  {}  (a stand-in for OSS, in memory)", bucket.url());
+    println!("the record:  {}", record.display());
     panic!("{:?}", server::run_listener(listener, app));
+}
+
+/// What a user's own application would mint (README shows it in other languages).
+fn ticket(secret: &str, subject: &str, expire: u64) -> String {
+    let header = BASE64URL.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
+    let claims = BASE64URL.encode(format!(r#"{{"sub":"{subject}","exp":{expire}}}"#));
+    let signed = format!("{header}.{claims}");
+    let mac = BASE64URL.encode(hmac_sha256(secret.as_bytes(), signed.as_bytes()));
+    format!("{signed}.{mac}")
 }

@@ -3,6 +3,7 @@
 pub mod hostile;
 mod http;
 mod server;
+pub mod trust;
 pub mod webdriver;
 
 pub use http::{Reply, post_form, read_reply, request, send};

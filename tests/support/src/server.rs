@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// Far longer than anything waited for takes, so that a loaded machine fails no test.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A benchmark's log would fill the memory.
+const MAX_LINES: usize = 100_000;
+
 /// The binary under test: cargo puts it beside the folder of the test that runs.
 pub fn binary() -> PathBuf {
     let test = std::env::current_exe().expect("own path");
@@ -65,7 +68,11 @@ impl Server {
         let sink = log.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                sink.0.lock().expect("log").push(line);
+                let mut lines = sink.0.lock().unwrap_or_else(PoisonError::into_inner);
+                if lines.len() < MAX_LINES {
+                    lines.push(line);
+                }
+                drop(lines);
                 sink.1.notify_all();
             }
         });
@@ -134,7 +141,9 @@ impl Drop for Server {
     fn drop(&mut self) {
         if std::thread::panicking() {
             std::thread::sleep(Duration::from_millis(200));
-            eprintln!("the server ran: {}; its log: {:#?}", self.is_running(), self.log());
+            let (running, log) = (self.is_running(), self.log());
+            let last = log.get(log.len().saturating_sub(50)..);
+            eprintln!("the server ran: {running}; the end of its log: {last:#?}");
         }
         self.kill();
     }
