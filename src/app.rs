@@ -110,7 +110,7 @@ impl App {
         if path == "/healthz" && status == 200 {
             return String::new();
         }
-        let peer = request.peer.map_or("-".to_owned(), |peer| peer.to_string());
+        let peer = &request.peer;
         let line = format!("{} {peer} {method} {path:?} {status} ", time::iso8601(now));
         format!("{}\n", (line + &response.note).trim_end())
     }

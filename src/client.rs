@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use crate::door::{Connection, Door, NOT_WAITING};
+use crate::door::{Connection, Door, NOT_WAITING, name};
 use crate::head;
 use crate::reject::Reject;
 use crate::{log, time};
@@ -35,7 +35,7 @@ impl From<Reject> for End {
 
 pub fn serve(door: &Door, connection: &Connection) {
     let stream = &connection.stream;
-    let _ = stream.set_nodelay(true);
+    let _ = stream.set_tcp_nodelay(true);
     let _ = stream.set_read_timeout(Some(IDLE_TIME));
     let _ = stream.set_write_timeout(Some(MESSAGE_TIME));
     let mut client = Client { door, connection, buffer: Vec::new(), scanned: 0, deadline: None };
@@ -64,7 +64,8 @@ fn linger(connection: &Connection) {
 
 /// Writes a refusal without waiting: it fits what the system buffers.
 pub fn refuse(connection: &Connection, Reject(status, reason): Reject) {
-    log::line(time::now(), &format!("{} - {status} reason={reason:?}", connection.peer));
+    let peer = name(connection.peer);
+    log::line(time::now(), &format!("{peer} - {status} reason={reason:?}"));
     let body = format!("{{\"reason\":\"{reason}\"}}");
     let answer = format!(
         "HTTP/1.1 {status} Refused\r\nConnection: close\r\nContent-Type: application/json\r\n\

@@ -98,11 +98,26 @@ pub enum KeySource {
     Origin(String),
 }
 
+/// Where to listen.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Listen {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Listen::Tcp(address) => write!(f, "http://{address}"),
+            Listen::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
+    Serve(Listen),
     Check,
     Help,
     Version,
@@ -136,7 +151,7 @@ pub fn command(arguments: &[String]) -> Result<Command, ConfigError> {
         ["--help" | "-h"] => return Ok(Command::Help),
         ["--version" | "-V"] => return Ok(Command::Version),
         [path] if path.starts_with("unix:/") => {
-            return Ok(Command::Unix(path.trim_start_matches("unix:").into()));
+            return Ok(Command::Serve(Listen::Unix(path.trim_start_matches("unix:").into())));
         }
         [port] => (Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), *port),
         [ip, port] => {
@@ -145,7 +160,7 @@ pub fn command(arguments: &[String]) -> Result<Command, ConfigError> {
         _ => return wrong("arguments", "expected [IP] PORT or unix:/PATH (try --help)"),
     };
     match port.parse() {
-        Ok(port) => Ok(Command::Tcp(SocketAddr::new(ip?, port))),
+        Ok(port) => Ok(Command::Serve(Listen::Tcp(SocketAddr::new(ip?, port)))),
         Err(_) => ip.and(wrong(&format!("argument {port:?}"), "not a port (try --help)")),
     }
 }

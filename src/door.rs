@@ -4,11 +4,13 @@
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, Shutdown};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use socket2::Socket;
 
 use crate::client::{refuse, serve};
 use crate::engine::Engine;
@@ -38,8 +40,9 @@ pub struct Door {
 
 /// What others may know of a connection; the rest is its thread's own.
 pub struct Connection {
-    pub stream: TcpStream,
-    pub peer: IpAddr,
+    pub stream: Socket,
+    /// None on a Unix socket.
+    pub peer: Option<IpAddr>,
     /// Milliseconds since the door opened, or `NOT_WAITING`.
     pub waiting_since: AtomicU64,
     /// Bytes taken from the shared account.
@@ -47,12 +50,12 @@ pub struct Connection {
 }
 
 /// Serves `listener`, at most `max` connections at a time, for ever.
-pub fn run(listener: &TcpListener, engine: Engine, limits: Limits, max: usize) -> Infallible {
+pub fn run(listener: &Socket, engine: Engine, limits: Limits, max: usize) -> Infallible {
     let (connections, shared_bytes) = (Mutex::default(), AtomicUsize::new(0));
     let door = Arc::new(Door { engine, limits, connections, shared_bytes, opened: Instant::now() });
     loop {
         let (stream, peer) = match listener.accept() {
-            Ok((stream, peer)) => (stream, peer.ip().to_canonical()),
+            Ok((stream, peer)) => (stream, peer.as_socket().map(|peer| peer.ip().to_canonical())),
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
             Err(_) => {
                 // Out of descriptors, most likely: whoever has waited longest frees one.
@@ -64,9 +67,9 @@ pub fn run(listener: &TcpListener, engine: Engine, limits: Limits, max: usize) -
         let waiting_since = AtomicU64::new(door.clock());
         let reserved = AtomicUsize::new(0);
         let connection = Arc::new(Connection { stream, peer, waiting_since, reserved });
-        let neighbour = |other: &Connection| source(other.peer) == source(peer);
-        let room = door.make_room(max, |_| true)
-            && (peer.is_loopback() || door.make_room(max / 4, neighbour));
+        let neighbour = |other: &Connection| other.peer.map(source) == peer.map(source);
+        let room =
+            door.make_room(max, |_| true) && (is_local(peer) || door.make_room(max / 4, neighbour));
         if room && spawn(&door, &connection).is_ok() {
             door.connections().push(Arc::downgrade(&connection));
         } else {
@@ -86,6 +89,16 @@ fn spawn(door: &Arc<Door>, connection: &Arc<Connection>) -> io::Result<()> {
             Err(_) => {}
         }
     }
+}
+
+/// Of a client in the log.
+pub fn name(peer: Option<IpAddr>) -> String {
+    peer.map_or("-".to_owned(), |peer| peer.to_string())
+}
+
+/// True on a Unix socket and on loopback: a proxy of our own, most likely.
+fn is_local(peer: Option<IpAddr>) -> bool {
+    peer.is_none_or(|peer| peer.is_loopback())
 }
 
 /// Who counts as one source: an address, or all of an IPv6 customer's network.
@@ -171,12 +184,17 @@ impl Door {
     }
 
     /// From this second's answers, or from the engine.
-    pub fn answer(&self, head: &Head, peer: IpAddr, body: &[u8]) -> Result<Arc<[u8]>, Reject> {
+    pub fn answer(
+        &self,
+        head: &Head,
+        peer: Option<IpAddr>,
+        body: &[u8],
+    ) -> Result<Arc<[u8]>, Reject> {
         // Who stands behind a proxy on this machine, the proxy says; others may say what they like.
-        let peer = head.forwarded_for.filter(|_| peer.is_loopback()).unwrap_or(peer);
+        let peer = name(head.forwarded_for.filter(|_| is_local(peer)).or(peer));
         let now = time::now();
         let Some(answer) = self.engine.again(&head.canonical, now) else {
-            return self.engine.ask(&head.canonical, &peer.to_string(), body);
+            return self.engine.ask(&head.canonical, &peer, body);
         };
         let (method, target) = head.canonical.split_once(' ').unwrap_or_default();
         let path = target.split(['?', ' ']).next().unwrap_or_default();

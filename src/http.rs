@@ -1,7 +1,6 @@
 //! A request and an answer in our own terms, so that only `server.rs` knows tiny_http's.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
@@ -28,8 +27,8 @@ pub struct Request {
     /// Names are those of `HEADERS`.
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
-    /// Who asks, for the log, if known.
-    pub peer: Option<IpAddr>,
+    /// Who asks, for the log: an address, or `-`.
+    pub peer: String,
 }
 
 pub struct Response {

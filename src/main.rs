@@ -34,14 +34,13 @@ fn run() -> Result<ExitCode, ConfigError> {
             (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
         })
         .collect();
-    let serve = |run: &dyn Fn(App) -> std::io::Error| {
-        let error = run(App::new(Config::from_vars(&vars)?, time::now())?);
-        eprintln!("appserver: {error}");
-        Ok(ExitCode::FAILURE)
-    };
     match config::command(&arguments)? {
-        Command::Tcp(address) => return serve(&|app| server::run_tcp(address, app)),
-        Command::Unix(path) => return serve(&|app| server::run_unix(&path, app)),
+        Command::Serve(listen) => {
+            let app = App::new(Config::from_vars(&vars)?, time::now())?;
+            let error = server::run(&listen, app);
+            eprintln!("appserver: {error}");
+            return Ok(ExitCode::FAILURE);
+        }
         Command::Check => print!("{}", Config::from_vars(&vars)?.report),
         Command::Help => println!("{HELP}"),
         Command::Version => println!("appserver {}", env!("CARGO_PKG_VERSION")),

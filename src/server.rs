@@ -3,52 +3,74 @@
 
 use std::fs::Permissions;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tiny_http::{Server, StatusCode};
 
 use crate::app::App;
+use crate::config::Listen;
 use crate::engine::{self, Engine};
 use crate::head::Limits;
 use crate::http::{HEADERS, MAX_BODY_BYTES, Request, Response};
-use crate::reject::Reject;
 use crate::{door, log, time};
 
 /// How long nobody must have asked before `App::upkeep` may take its time.
 const IDLE: Duration = Duration::from_secs(5);
 const MAX_BATCH: usize = 64;
 
-/// Binds `address` and serves it through the door. Returns what ended that, or kept it from
-/// starting; the unit starts us again.
-pub fn run_tcp(address: SocketAddr, app: App) -> io::Error {
-    match bind(address) {
-        Ok(listener) => run_listener(listener, app).unwrap_or_else(|error| error),
-        Err(error) => io::Error::other(format!("cannot listen on {address}: {error}")),
+/// Serves through the door. Returns what ended that, or kept it from starting; the unit starts us
+/// again.
+pub fn run(listen: &Listen, app: App) -> io::Error {
+    let bound = match listen {
+        Listen::Tcp(address) => bind(Domain::for_address(*address), &(*address).into()),
+        Listen::Unix(path) => bind_unix(path),
+    };
+    match bound {
+        Ok(listener) => run_on(listener, app).unwrap_or_else(|error| error),
+        Err(error) => io::Error::other(format!("cannot listen on {listen}: {error}")),
     }
 }
 
-/// As `TcpListener::bind`, but for the backlog: its 128 overflow when many connect at once, and
-/// who comes then waits a second for TCP to try again.
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
+/// As std binds, but for the backlog: its 128 overflow when many connect at once, and who comes
+/// then waits a second for TCP to try again.
+fn bind(domain: Domain, address: &SockAddr) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::STREAM, None)?;
+    if domain != Domain::UNIX {
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(address)?;
     socket.listen(4096)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
-/// The same on a socket that is bound already.
-pub fn run_listener(listener: TcpListener, app: App) -> io::Result<io::Error> {
+/// User and group may connect. A socket that a dead process left is put away.
+fn bind_unix(path: &Path) -> io::Result<Socket> {
+    if UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
+        std::fs::remove_file(path)?;
+    }
+    let socket = bind(Domain::UNIX, &SockAddr::unix(path)?)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o660))?;
+    Ok(socket)
+}
+
+/// Serves a bound socket.
+pub fn run_on(listener: Socket, app: App) -> io::Result<io::Error> {
     let folder = private_folder()?;
     let socket = folder.join("engine");
     let server = UnixListener::bind(&socket)?;
-    announce(&format!("http://{}", listener.local_addr()?));
+    let address = listener.local_addr()?;
+    let address = address
+        .as_socket()
+        .map(Listen::Tcp)
+        .or(address.as_pathname().map(|path| path.to_owned()).map(Listen::Unix));
+    if let Some(address) = address {
+        log::line(time::now(), &format!("appserver listening on {address}"));
+    }
     let limits = Limits { fields: &HEADERS, max_body_bytes: MAX_BODY_BYTES };
     let max_connections = app.max_connections();
     thread::Builder::new().spawn(move || {
@@ -64,27 +86,7 @@ pub fn run_listener(listener: TcpListener, app: App) -> io::Result<io::Error> {
             }
         }
     })?;
-    Ok(run(server, app, true))
-}
-
-/// Serves a Unix socket, for a proxy that buffers requests and limits their size and time. User
-/// and group may connect. A socket that a dead process left is put away.
-pub fn run_unix(path: &Path, app: App) -> io::Error {
-    let serve = |listener: UnixListener| {
-        std::fs::set_permissions(path, Permissions::from_mode(0o660))?;
-        announce(&format!("unix:{}", path.display()));
-        Ok(run(listener, app, false))
-    };
-    if UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
-        let _ = std::fs::remove_file(path);
-    }
-    UnixListener::bind(path).and_then(serve).unwrap_or_else(|error| {
-        io::Error::other(format!("cannot listen on {}: {error}", path.display()))
-    })
-}
-
-fn announce(address: &str) {
-    log::line(time::now(), &format!("appserver listening on {address}"));
+    Ok(run_engine(server, app))
 }
 
 /// A folder that only we can enter.
@@ -96,7 +98,7 @@ fn private_folder() -> io::Result<PathBuf> {
     Ok(folder)
 }
 
-fn run(listener: UnixListener, mut app: App, door: bool) -> io::Error {
+fn run_engine(listener: UnixListener, mut app: App) -> io::Error {
     let server = match Server::from_listener(listener, None) {
         Ok(server) => server,
         Err(error) => return io::Error::other(error.to_string()),
@@ -114,7 +116,7 @@ fn run(listener: UnixListener, mut app: App, door: bool) -> io::Error {
                     let Ok(Some(next)) = server.try_recv() else { break };
                     batch.push(next);
                 }
-                serve(batch, &mut app, door);
+                serve(batch, &mut app);
                 app.upkeep(time::now(), false);
             }
             Ok(None) => app.upkeep(time::now(), true),
@@ -124,19 +126,12 @@ fn run(listener: UnixListener, mut app: App, door: bool) -> io::Error {
 }
 
 /// Handles all, logs all, and only then answers: who has an answer can be sure of its record.
-fn serve(batch: Vec<tiny_http::Request>, app: &mut App, door: bool) {
+fn serve(batch: Vec<tiny_http::Request>, app: &mut App) {
     let now = time::now();
     let (mut raws, mut requests) = (Vec::new(), Vec::new());
     for mut raw in batch {
-        match read(&mut raw, door) {
-            Some(request) => {
-                requests.push(request);
-                raws.push(raw);
-            }
-            None => {
-                answer(raw, &encode(&Response::reject(Reject::BODY_TOO_LONG), false, now, door))
-            }
-        }
+        requests.push(read(&mut raw));
+        raws.push(raw);
     }
     let responses = app.handle(&requests, now);
     let all = || requests.iter().zip(&responses);
@@ -144,41 +139,33 @@ fn serve(batch: Vec<tiny_http::Request>, app: &mut App, door: bool) {
         &all().map(|(request, response)| app.log_line(request, response, now)).collect::<String>(),
     );
     for (raw, (request, response)) in raws.into_iter().zip(all()) {
-        answer(raw, &encode(response, request.method == "HEAD", now, door));
+        let message = encode(response, request.method == "HEAD", now);
+        let mut writer = raw.into_writer();
+        // If the door is gone, the process is about to be.
+        let _ = writer.write_all(&message).and_then(|()| writer.flush());
     }
 }
 
-/// A client that left before its answer is no error of ours.
-fn answer(raw: tiny_http::Request, message: &[u8]) {
-    let mut writer = raw.into_writer();
-    let _ = writer.write_all(message).and_then(|()| writer.flush());
-}
-
-/// The request in our own terms; none if its body is longer than we read.
-fn read(raw: &mut tiny_http::Request, door: bool) -> Option<Request> {
+/// The request in our own terms. The door has bounded it and sent it whole.
+fn read(raw: &mut tiny_http::Request) -> Request {
     let known = |header: &tiny_http::Header| {
         let name = HEADERS.iter().find(|name| header.field.equiv(name))?;
         Some((*name, header.value.as_str().to_owned()))
     };
-    // Behind the door it says who asks; on a Unix socket the proxy does, whose last word counts.
-    let peer_field = if door { engine::PEER } else { "x-forwarded-for" };
-    let peer = raw.headers().iter().rev().find(|header| header.field.equiv(peer_field));
-    let peer =
-        peer.and_then(|header| header.value.as_str().rsplit(',').next()?.trim().parse().ok());
+    let peer = raw.headers().iter().find(|header| header.field.equiv(engine::PEER));
     let mut request = Request {
         method: raw.method().to_string(),
         target: raw.url().to_owned(),
         headers: raw.headers().iter().filter_map(known).collect(),
         body: Vec::new(),
-        peer,
+        peer: peer.map_or("-", |header| header.value.as_str()).to_owned(),
     };
-    let limit = MAX_BODY_BYTES as u64 + 1;
-    let complete = raw.as_reader().take(limit).read_to_end(&mut request.body).is_ok();
-    (complete && request.body.len() <= MAX_BODY_BYTES).then_some(request)
+    let _ = raw.as_reader().take(MAX_BODY_BYTES as u64).read_to_end(&mut request.body);
+    request
 }
 
-/// The whole message; for the door, with what `engine` says opens an answer.
-fn encode(response: &Response, head_only: bool, now: u64, door: bool) -> Vec<u8> {
+/// The whole message, after what `engine` says opens an answer.
+fn encode(response: &Response, head_only: bool, now: u64) -> Vec<u8> {
     let reason = StatusCode(response.status).default_reason_phrase();
     let mut head =
         format!("HTTP/1.1 {} {reason}\r\nDate: {}\r\n", response.status, time::http(now));
@@ -190,12 +177,7 @@ fn encode(response: &Response, head_only: bool, now: u64, door: bool) -> Vec<u8>
     }
     head += "\r\n";
     let body: &[u8] = if head_only { &[] } else { &response.body };
-    let mut message = Vec::with_capacity(5 + head.len() + body.len());
-    if door {
-        message.push(if response.reusable { engine::REUSABLE } else { engine::ONCE });
-        message.extend(((head.len() + body.len()) as u32).to_be_bytes());
-    }
-    message.extend_from_slice(head.as_bytes());
-    message.extend_from_slice(body);
-    message
+    let kind = if response.reusable { engine::REUSABLE } else { engine::ONCE };
+    let length = (head.len() + body.len()) as u32;
+    [&[kind], &length.to_be_bytes()[..], head.as_bytes(), body].concat()
 }

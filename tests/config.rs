@@ -1,6 +1,6 @@
 //! Configuration: what is derived, and one clear line for every mistake.
 
-use appserver::config::{Command, Config, KeySource, Vars, command};
+use appserver::config::{Command, Config, KeySource, Listen, Vars, command};
 
 fn vars(changes: &[(&str, &str)]) -> Vars {
     let plain = [
@@ -236,9 +236,12 @@ fn command_lines() {
         ("::1 80", "[::1]:80"),
         ("127.0.0.1 0", "127.0.0.1:0"),
     ] {
-        assert!(matches!(parse(line), Ok(Command::Tcp(a)) if a.to_string() == address), "{line}");
+        assert!(
+            matches!(parse(line), Ok(Command::Serve(a)) if a.to_string() == format!("http://{address}")),
+            "{line}"
+        );
     }
-    assert_eq!(parse("unix:/run/a.sock"), Ok(Command::Unix("/run/a.sock".into())));
+    assert_eq!(parse("unix:/run/a.sock"), Ok(Command::Serve(Listen::Unix("/run/a.sock".into()))));
     for (line, says) in [
         ("", "expected [IP] PORT"),
         ("unix:relative", "not a port"),

@@ -44,7 +44,7 @@ fn ask(socket: &Path, message: &[u8]) -> Reply {
 }
 
 #[test]
-fn a_unix_socket_serves_without_the_door() {
+fn a_unix_socket_serves_a_proxy() {
     let folder = Folder::new("unix");
     let socket = folder.0.join("http.sock");
     let bucket = Standin::start(Options::default()).unwrap();

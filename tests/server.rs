@@ -262,5 +262,7 @@ fn exit_codes() {
     let port = taken.local_addr().unwrap().port().to_string();
     let run = run(&["127.0.0.1", &port], &plain);
     assert_eq!(run.code, Some(1));
-    assert!(run.stderr.starts_with(&format!("appserver: cannot listen on 127.0.0.1:{port}: ")));
+    assert!(
+        run.stderr.starts_with(&format!("appserver: cannot listen on http://127.0.0.1:{port}: "))
+    );
 }

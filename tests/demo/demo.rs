@@ -49,7 +49,7 @@ fn main() {
     println!("policies:    http://{address}/get_post_signature_for_oss_upload?ticket={ticket}");
     println!("the bucket:  {}  (a stand-in for OSS, in memory)", bucket.url());
     println!("the record:  {}", record.display());
-    panic!("{:?}", server::run_listener(listener, app));
+    panic!("{:?}", server::run_on(listener.into(), app));
 }
 
 /// What a user's own application would mint (README shows it in other languages).
