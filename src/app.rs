@@ -71,7 +71,7 @@ impl App {
         let key = config.token_key.as_ref().unwrap_or(&config.credentials.access_key_secret);
         let uploads = config.upload_log.clone().map(|folder| Uploads::open(folder, now));
         let uploads = uploads.transpose().map_err(|error| ConfigError::new("UPLOAD_LOG", error))?;
-        Ok(App {
+        let app = App {
             keys: Keys::new(&config.public_key),
             variables,
             page: if config.client_page { page::files() } else { Vec::new() },
@@ -83,7 +83,31 @@ impl App {
             uploads,
             complained: 0,
             config,
-        })
+        };
+        app.check_callback()?;
+        Ok(app)
+    }
+
+    /// What a callback must carry to be checked, and whether OSS takes it at its longest.
+    fn check_callback(&self) -> Result<(), ConfigError> {
+        let needed = match (&self.tokens, &self.bucket) {
+            (_, Some(_)) => ["bucket", "object", "size", "etag"].as_slice(),
+            (Some(_), None) => &["bucket", "object"],
+            (None, None) => &[],
+        };
+        let carries = |variable: &&str| self.variables.values().any(|carried| carried == variable);
+        let missing = needed.iter().find(|variable| !carries(variable));
+        if let (Some(missing), Some(_)) = (missing, &self.config.callback) {
+            let problem = format!("lacks ${{{missing}}}, which callbacks are checked by");
+            return Err(ConfigError::new("CALLBACK_BODY", problem));
+        }
+        let longest =
+            format!("{}{}/", self.config.upload_dir, "x".repeat(token::MAX_SUBJECT_BYTES));
+        if self.callback(&longest, u64::MAX).is_some_and(|parameter| parameter.len() > 5 * 1024) {
+            let problem = "with CALLBACK_BODY and tokens longer than OSS takes (5 KB in all)";
+            return Err(ConfigError::new("CALLBACK_URL", problem));
+        }
+        Ok(())
     }
 
     pub fn max_connections(&self) -> usize {
@@ -198,11 +222,7 @@ impl App {
                     Some(types).filter(|t| !t.is_empty()).ok_or(Reject::EMPTY_TICKET)?;
             }
         }
-        let callback = config.callback.as_ref().map(|callback| {
-            let with_token = |url: &str| self.with_token(url, expire, &prefix);
-            let urls: Vec<String> = callback.url.split(';').map(with_token).collect();
-            policy::callback_parameter(&urls.join(";"), &callback.body, callback.body_type)
-        });
+        let callback = self.callback(&prefix, expire);
         let terms = Terms {
             host: &config.host,
             bucket: &config.bucket,
@@ -230,6 +250,14 @@ impl App {
         });
         let text = bearer.or_else(|| texts.next()).ok_or(Reject::NO_TICKET)?;
         token::ticket(text, secret, now).map(Some)
+    }
+
+    /// The callback parameter of a policy.
+    fn callback(&self, prefix: &str, expire: u64) -> Option<String> {
+        let callback = self.config.callback.as_ref()?;
+        let urls = callback.url.split(';').map(|url| self.with_token(url, expire, prefix));
+        let urls = urls.collect::<Vec<_>>().join(";");
+        Some(policy::callback_parameter(&urls, &callback.body, callback.body_type))
     }
 
     /// A callback URL that carries our token, bound to its path.

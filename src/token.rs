@@ -14,7 +14,7 @@ use crate::reject::Reject;
 const MAC_BYTES: usize = 16;
 const LEEWAY_SECONDS: u64 = 60;
 const MAX_TICKET_BYTES: usize = 4096;
-const MAX_SUBJECT_BYTES: usize = 128;
+pub const MAX_SUBJECT_BYTES: usize = 128;
 
 /// What a good ticket allows, within the configuration.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,8 +67,11 @@ pub fn ticket(text: &str, secret: &Secret, now: u64) -> Result<Ticket, Reject> {
         None => None,
         Some(max) => Some(max.as_u64().filter(|max| *max > 0).ok_or(Reject::BAD_TICKET)?),
     };
+    // A `$` would be an escape in the policy.
+    let plain = |item: &&str| item.bytes().all(|b| b.is_ascii_graphic() && b != b'$');
     let strings = |list: &Value| -> Option<Vec<String>> {
-        list.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+        let strings = list.as_array()?.iter().map(|item| item.as_str().filter(plain));
+        strings.map(|item| item.map(str::to_owned)).collect()
     };
     let content_types = match claims.get("types") {
         None => None,

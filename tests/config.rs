@@ -1,5 +1,6 @@
 //! Configuration: what is derived, and one clear line for every mistake.
 
+use appserver::app::App;
 use appserver::config::{Command, Config, KeySource, Listen, Vars, command};
 
 fn vars(changes: &[(&str, &str)]) -> Vars {
@@ -97,7 +98,6 @@ fn a_callback_is_taken_as_it_is() {
 
 #[test]
 fn every_mistake_names_its_variable() {
-    let long = "x".repeat(4000);
     for (name, value, says) in [
         ("OSS_ACCESS_KEY_ID", "(unset)", "not set (an access key id)"),
         ("OSS_ACCESS_KEY_ID", "a/b", "not an access key id"),
@@ -163,6 +163,13 @@ fn every_mistake_names_its_variable() {
         ("PUBLIC_PATH_PREFIX", "/a//b", "is not a path like /post"),
         ("PUBLIC_PATH_PREFIX", "/p?x", "is not a path like /post"),
         ("MAX_CONNECTIONS", "0", "from 1 to 65535"),
+        ("UPLOAD_JWT_SECRET", "", "set, but empty"),
+        ("UPLOAD_JWT_SECRET", "s3cr3t-but-short", "shorter than 32 characters"),
+        ("CALLBACK_TOKEN_KEY", "s3cr3t-but-short", "shorter than 32 characters"),
+        ("CALLBACK_TOKEN", "no", "is not on or off"),
+        ("CALLBACK_TOKEN_TTL", "0", "from 1 to 2592000"),
+        ("UPLOAD_LOG", "/does/not/exist", "is not a folder"),
+        ("OSS_INTERNAL_HOST", "examplebucket", "is not https://BUCKET.ENDPOINT"),
         ("EXPIRE_TIM", "30", "unknown variable; is it EXPIRE_TIME?"),
         ("OSS_ACESS_KEY_ID", "x", "unknown variable; is it OSS_ACCESS_KEY_ID?"),
         ("OSS_ACCESS_KEY", "x", "unknown variable; is it OSS_ACCESS_KEY_ID?"),
@@ -181,13 +188,38 @@ fn every_mistake_names_its_variable() {
     assert!(error(&[custom, ("OSS_BUCKET", "Abc"), region]).starts_with("OSS_BUCKET: \"Abc\""));
     let prefixed = ("OSS_REGION", "oss-cn-beijing");
     assert!(error(&[custom, ("OSS_BUCKET", "abc"), prefixed]).starts_with("OSS_REGION: "));
-    let url = ("CALLBACK_URL", "http://a.example");
-    assert!(error(&[url, ("CALLBACK_BODY", &long)]).contains("longer than OSS takes"));
     let json = ("CALLBACK_BODY_TYPE", "application/json");
     assert!(
         error(&[json, ("CALLBACK_BODY", "a=${object}")])
             .starts_with("CALLBACK_BODY: \"a=${object}\" is not name=")
     );
+}
+
+#[test]
+fn callbacks_that_could_not_be_checked_or_taken_stop_the_start() {
+    let start = |changes: &[(&str, &str)]| {
+        let changes = [&[("CALLBACK_URL", "http://a.example")], changes].concat();
+        App::new(config(&changes), 0).err().map(|error| error.to_string())
+    };
+    assert_eq!(start(&[]), None);
+    let long = format!("o=${{object}}&b=${{bucket}}&x={}", "x".repeat(3500));
+    for (changes, says) in [
+        (vec![("CALLBACK_BODY", "o=${object}")], Some("CALLBACK_BODY: lacks ${bucket}, ")),
+        (vec![("CALLBACK_BODY", "o=${object}"), ("CALLBACK_TOKEN", "off")], None),
+        (
+            vec![("CALLBACK_BODY", "o=${object}&b=${bucket}"), ("CONFIRM_UPLOADS", "on")],
+            Some("CALLBACK_BODY: lacks ${size}, "),
+        ),
+        (
+            vec![("CALLBACK_BODY", &*long)],
+            Some("CALLBACK_URL: with CALLBACK_BODY and tokens longer than OSS takes"),
+        ),
+        (vec![("UPLOAD_LOG", "/proc")], Some("UPLOAD_LOG: ")),
+    ] {
+        let error = start(&changes);
+        assert_eq!(error.is_some(), says.is_some(), "{error:?}");
+        assert!(error.unwrap_or_default().starts_with(says.unwrap_or_default()));
+    }
 }
 
 #[test]
