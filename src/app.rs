@@ -265,9 +265,10 @@ impl App {
         let Some(tokens) = &self.tokens else { return url.to_owned() };
         let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
         let target = after_scheme.find(['/', '?']).and_then(|at| after_scheme.get(at..));
-        let target = target.unwrap_or("/");
-        let path = target.split('?').next().unwrap_or_default();
-        let path = callback::percent_decode(path.as_bytes()).unwrap_or_default();
+        let path = target.and_then(|target| target.split('?').next()).unwrap_or_default();
+        // `http://HOST` and `http://HOST?QUERY` are asked for as `/`.
+        let path = callback::percent_decode(path.as_bytes()).filter(|path| !path.is_empty());
+        let path = path.unwrap_or(b"/".to_vec());
         let join = if url.contains('?') { '&' } else { '?' };
         format!("{url}{join}token={}", tokens.issue(&path, expire, prefix))
     }
@@ -299,8 +300,8 @@ impl App {
         }
     }
 
-    /// Reads a verified body. With a token it must be about our bucket and the token's prefix;
-    /// without, even a body that does not parse was signed, so it is accepted as it came.
+    /// Reads a verified body. If it is to be checked, it must be about our bucket, and with a token
+    /// about an object under its prefix; else even a body that does not parse was signed, so it is accepted as it came.
     fn upload(
         &self,
         request: &Request,
@@ -319,14 +320,14 @@ impl App {
         let mut values: BTreeMap<String, String> = by_variable.collect();
         let value = |variable: &str| values.get(variable).cloned().unwrap_or_default();
         let (object, size, etag) = (value("object"), value("size"), value("etag"));
-        if let Some(prefix) = prefix {
+        if self.tokens.is_some() || self.bucket.is_some() {
             if object.is_empty() {
                 return Err(Reject::BODY_UNREADABLE);
             }
             if value("bucket") != self.config.bucket {
                 return Err(Reject::OTHER_BUCKET);
             }
-            if !object.starts_with(prefix) {
+            if !object.starts_with(prefix.unwrap_or_default()) {
                 return Err(Reject::OTHER_PREFIX);
             }
         }
