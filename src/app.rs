@@ -301,7 +301,8 @@ impl App {
     }
 
     /// Reads a verified body. If it is to be checked, it must be about our bucket, and with a token
-    /// about an object under its prefix; else even a body that does not parse was signed, so it is accepted as it came.
+    /// about an object under its prefix. Else even one that does not parse was signed, so it is
+    /// accepted as it came.
     fn upload(
         &self,
         request: &Request,

@@ -1,7 +1,7 @@
 //! One client of the door: reads its requests, bounded in time and size, has each answered, and
 //! writes the answer. What it does here costs its own thread.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -110,7 +110,7 @@ impl Client<'_> {
         let total = head_bytes + head.length;
         while self.buffer.len() < total {
             if std::mem::take(&mut head.expects) {
-                self.write(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+                self.write(&mut [IoSlice::new(b"HTTP/1.1 100 Continue\r\n\r\n")])?;
             }
             self.door.reserve(self.connection, total)?;
             self.fill()?;
@@ -125,7 +125,11 @@ impl Client<'_> {
             // Ours alone, so it counts: many who ask much and never read must not add up.
             self.door.reserve(self.connection, answer.len())?;
         }
-        self.write(&if head.close { with_close(answer) } else { answer })?;
+        // The status line, and the rest: what an answer lacks when it is the last is put between.
+        let line = answer.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let (status, rest) = answer.split_at_checked(line).unwrap_or_default();
+        let close = if head.close { b"Connection: close\r\n".as_slice() } else { b"" };
+        self.write(&mut [status, close, rest].map(IoSlice::new))?;
 
         self.buffer.drain(..total);
         self.buffer.shrink_to(READ_BYTES);
@@ -162,12 +166,13 @@ impl Client<'_> {
         Ok(())
     }
 
-    fn write(&self, mut bytes: &[u8]) -> Result<(), End> {
+    /// Mostly one system call.
+    fn write(&self, mut parts: &mut [IoSlice]) -> Result<(), End> {
         let deadline = Instant::now() + MESSAGE_TIME;
-        while !bytes.is_empty() {
-            match (&self.connection.stream).write(bytes) {
+        while !parts.is_empty() {
+            match (&self.connection.stream).write_vectored(parts) {
                 Ok(written) if Instant::now() < deadline => {
-                    bytes = bytes.get(written..).unwrap_or_default();
+                    IoSlice::advance_slices(&mut parts, written);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 _ => return Err(End::Gone),
@@ -175,10 +180,4 @@ impl Client<'_> {
         }
         Ok(())
     }
-}
-
-fn with_close(answer: Arc<[u8]>) -> Arc<[u8]> {
-    let line = answer.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-    let (status, rest) = answer.split_at_checked(line).unwrap_or_default();
-    [status, b"Connection: close\r\n", rest].concat().into()
 }

@@ -1,9 +1,9 @@
 //! appserver: signs browser uploads to Alibaba Cloud OSS and verifies the callbacks that follow.
 //!
 //! In reading order: `config` (environment to `Config`), `door`, `client`, `head` and `engine`
-//! (what comes from the network, bounded and written anew), `server` (the loop), `http`, `app` (routes and
-//! pipelines), then what it is made of: `policy`, `callback`, `keys`, `token`, `oss`, `uploads`,
-//! `credentials`, `page`, `reject`, `log`, `time`.
+//! (what comes from the network, bounded and written anew), `server` (the loop), `http`, `reject`,
+//! `app` (routes and pipelines), then what it is made of: `policy`, `callback`, `keys`, `token`,
+//! `oss`, `uploads`, `credentials`, `page`, `log`, `time`.
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
