@@ -226,28 +226,21 @@ fn refuse_misspelt(vars: &Vars) -> Result<(), ConfigError> {
     for name in vars.keys().filter(|name| known().all(|known| known != *name)) {
         let upper = name.to_uppercase();
         let ours = ["OSS_", "CALLBACK_", "UPLOAD_"].iter().any(|prefix| upper.starts_with(prefix));
-        let slips = if ours { 3 } else { 2 };
-        if let Some(known) = known().find(|known| edit_distance(&upper, known) <= slips) {
+        let slip = if ours { 3 } else { 2 };
+        if let Some(known) =
+            known().find(|known| alike(&upper, known) + slip >= name.len().max(known.len()))
+        {
             return wrong(name, format_args!("unknown variable; is it {known}?"));
         }
     }
     Ok(())
 }
 
-/// Levenshtein's distance, one row at a time.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let (mut above_left, mut left) = (i, i + 1);
-        let mut next = vec![left];
-        for (y, &above) in b.bytes().zip(row.iter().skip(1)) {
-            left = (above_left + usize::from(x != y)).min(above + 1).min(left + 1);
-            above_left = above;
-            next.push(left);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
+/// How many bytes two words share before and after their first and last difference.
+fn alike(a: &str, b: &str) -> usize {
+    let before = a.bytes().zip(b.bytes()).take_while(|(x, y)| x == y).count();
+    let after = a.bytes().rev().zip(b.bytes().rev()).take_while(|(x, y)| x == y).count();
+    before + after.min(a.len().min(b.len()) - before)
 }
 
 /// One token of printable ASCII.

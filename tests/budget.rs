@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const MAX_LINES: usize = 1800;
+const MAX_LINES: usize = 2850;
 const MAX_COLUMNS: usize = 100;
 
 fn sources() -> Vec<(String, String)> {
@@ -68,4 +68,14 @@ fn readme_names_every_variable() {
     for name in names {
         assert!(readme.contains(&format!("`{name}`")) || name == "CREDENTIALS_DIRECTORY", "{name}");
     }
+}
+
+#[test]
+fn readme_counts_the_lines() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let lines: usize = sources().iter().map(|(_, text)| text.lines().count()).sum();
+    let rounded =
+        format!("{},{:03} lines of Rust", (lines + 99) / 100 / 10, (lines + 99) / 100 % 10 * 100);
+    assert!(readme.contains(&rounded), "README should say {rounded:?}");
 }
