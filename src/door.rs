@@ -24,7 +24,7 @@ const STACK_BYTES: usize = 64 * 1024;
 const OWN_BYTES: usize = 4 * 1024;
 const SHARED_BYTES: usize = 1024 * 1024;
 /// No connection gives way before it had this long to be served.
-const MIN_WAIT_MILLISECONDS: u64 = 20;
+const MIN_WAIT_MILLISECONDS: u64 = 5;
 /// `Connection::waiting_since` of one whose request is complete.
 pub const NOT_WAITING: u64 = u64::MAX;
 
@@ -144,6 +144,7 @@ impl Door {
         let waiting = alive.iter().filter(|c| of(c) && since(c) != NOT_WAITING);
         let Some(victim) = waiting.min_by_key(|connection| since(connection)) else { return false };
         if self.clock().saturating_sub(since(victim)) < MIN_WAIT_MILLISECONDS {
+            drop(alive);
             thread::sleep(Duration::from_millis(1)); // its request may be here, and unread
             return true;
         }

@@ -2,7 +2,7 @@
 //! is told that it is there. What is not on disk whole is taken back.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -17,8 +17,15 @@ pub struct Uploads {
 }
 
 impl Uploads {
-    /// Opens today's file, so that a folder that cannot be written stops the start.
+    /// Mends what a crash left, and opens today's file, so that a folder that cannot be written
+    /// stops the start.
     pub fn open(folder: PathBuf, now: u64) -> io::Result<Uploads> {
+        for entry in fs::read_dir(&folder)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name.starts_with("uploads-") && name.ends_with(".jsonl") {
+                mend(&mut OpenOptions::new().read(true).append(true).open(folder.join(name))?)?;
+            }
+        }
         let mut uploads = Uploads { folder, open: None };
         uploads.file(now)?;
         Ok(uploads)
@@ -28,9 +35,12 @@ impl Uploads {
     pub fn append(&mut self, lines: &[u8], now: u64) -> io::Result<()> {
         let file = self.file(now)?;
         let length = file.metadata()?.len();
+        if length + lines.len() as u64 > size_limit() {
+            return Err(ErrorKind::FileTooLarge.into());
+        }
         let written = file.write_all(lines).and_then(|()| file.sync_data());
         if written.is_err() {
-            // No torn line, and nothing that was refused. If even this fails, `file` does it next.
+            // No torn line, and nothing that was refused. If even this fails, `mend` does it next.
             let _ = file.set_len(length).and_then(|()| file.sync_data());
             self.open = None;
         }
@@ -45,28 +55,41 @@ impl Uploads {
             let (named, held) = (fs::metadata(&path)?, file.metadata()?);
             Ok((named.dev(), named.ino()) == (held.dev(), held.ino()))
         };
-        let held =
-            self.open.take().filter(|(held, file)| *held == path && there(file).is_ok_and(|y| y));
-        let file = match held {
+        let held = self.open.take().filter(|(name, _)| *name == path);
+        let file = match held.filter(|(_, file)| there(file).is_ok_and(|there| there)) {
             Some((_, file)) => file,
-            None => self.reopen(&path)?,
+            None => {
+                let options = OpenOptions::new().read(true).append(true).create(true).clone();
+                let mut file = options.open(&path)?;
+                mend(&mut file)?;
+                file.sync_all()?;
+                File::open(&self.folder)?.sync_all()?; // the file's name is on disk too
+                file
+            }
         };
         Ok(&mut self.open.insert((path, file)).1)
     }
+}
 
-    fn reopen(&self, path: &PathBuf) -> io::Result<File> {
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
-        let length = file.metadata()?.len();
-        // A crash may have left part of a line, which nobody was told of.
+/// Takes off part of a line that a crash left, which nobody was told of.
+fn mend(file: &mut File) -> io::Result<()> {
+    let length = file.metadata()?.len();
+    let tail = |file: &mut File, bytes: u64| {
         let mut tail = Vec::new();
-        file.seek(SeekFrom::Start(length.saturating_sub(MAX_LINE_BYTES)))?;
-        file.read_to_end(&mut tail)?;
-        let torn = tail.iter().rev().take_while(|byte| **byte != b'\n').count();
-        if torn > 0 {
-            file.set_len(length - torn as u64)?;
-        }
-        file.sync_all()?;
-        File::open(&self.folder)?.sync_all()?; // the file's name is on disk too
-        Ok(file)
+        file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
+        file.read_to_end(&mut tail).map(|_| tail)
+    };
+    if length == 0 || tail(file, 1)? == b"\n" {
+        return Ok(());
     }
+    let torn = tail(file, MAX_LINE_BYTES)?.iter().rev().take_while(|b| **b != b'\n').count();
+    file.set_len(length - torn as u64)?;
+    file.sync_all()
+}
+
+/// `ulimit -f`: a write beyond it would end the process with a signal.
+fn size_limit() -> u64 {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max file size"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(u64::MAX)
 }
