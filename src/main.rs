@@ -41,7 +41,12 @@ fn run() -> Result<ExitCode, ConfigError> {
             eprintln!("appserver: {error}");
             return Ok(ExitCode::FAILURE);
         }
-        Command::Check => print!("{}", Config::from_vars(&vars)?.report),
+        Command::Check => {
+            let config = Config::from_vars(&vars)?;
+            let report = config.report.clone();
+            App::new(config, time::now())?;
+            print!("{report}");
+        }
         Command::Help => println!("{HELP}"),
         Command::Version => println!("appserver {}", env!("CARGO_PKG_VERSION")),
     }
