@@ -132,7 +132,7 @@ impl Client<'_> {
         self.write(&mut [status, close, rest].map(IoSlice::new))?;
 
         self.buffer.drain(..total);
-        self.buffer.shrink_to(READ_BYTES);
+        self.buffer.shrink_to_fit(); // an idle connection holds none
         self.door.release(self.connection);
         self.scanned = 0;
         if self.deadline.take().is_some() {
