@@ -101,6 +101,10 @@ impl App {
             let problem = format!("lacks ${{{missing}}}, which callbacks are checked by");
             return Err(ConfigError::new("CALLBACK_BODY", problem));
         }
+        let urls = self.config.callback.as_ref().map_or("", |callback| &callback.url);
+        if self.tokens.is_some() && urls.contains("token=") {
+            return Err(ConfigError::new("CALLBACK_URL", "has a token= of its own"));
+        }
         let longest =
             format!("{}{}/", self.config.upload_dir, "x".repeat(token::MAX_SUBJECT_BYTES));
         if self.callback(&longest, u64::MAX).is_some_and(|parameter| parameter.len() > 5 * 1024) {

@@ -23,7 +23,9 @@ impl Uploads {
         for entry in fs::read_dir(&folder)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             if name.starts_with("uploads-") && name.ends_with(".jsonl") {
-                mend(&mut OpenOptions::new().read(true).append(true).open(folder.join(name))?)?;
+                // An archived file may be read-only; today's is opened for certain below.
+                let file = OpenOptions::new().read(true).append(true).open(folder.join(name));
+                file.map_or(Ok(()), |mut file| mend(&mut file))?;
             }
         }
         let mut uploads = Uploads { folder, open: None };
