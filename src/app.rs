@@ -215,7 +215,8 @@ impl App {
         let (mut max_bytes, mut content_types) =
             (config.max_upload_bytes, config.content_types.clone());
         if let Some(ticket) = ticket {
-            prefix += &format!("{}/", ticket.subject);
+            let join = if prefix.is_empty() || prefix.ends_with('/') { "" } else { "/" };
+            prefix += &format!("{join}{}/", ticket.subject);
             expire = expire.min(ticket.expire);
             max_bytes = max_bytes.min(ticket.max_bytes.unwrap_or(max_bytes));
             if let Some(mut types) = ticket.content_types {
@@ -350,7 +351,7 @@ impl App {
             line.insert(variable.into(), number.map_or(value.into(), Value::from));
         }
         let subject = prefix.and_then(|prefix| prefix.strip_prefix(&self.config.upload_dir));
-        if let Some(subject) = subject.and_then(|subject| subject.strip_suffix('/')) {
+        if let Some(subject) = subject.map(|s| s.trim_matches('/')).filter(|s| !s.is_empty()) {
             line.insert("subject".into(), subject.into());
             note += &format!(" subject={subject:?}");
         }

@@ -77,13 +77,18 @@ pub fn read_to_close(mut stream: &TcpStream) -> Option<Vec<u8>> {
 }
 
 /// Whether the server has ended this connection; what it sent before is thrown away.
-pub fn is_closed(mut stream: &TcpStream) -> bool {
+pub fn is_closed(stream: &TcpStream) -> bool {
+    take(stream, &mut Vec::new())
+}
+
+/// Adds what has come to `bytes`, without waiting; whether the server has ended this connection.
+pub fn take(mut stream: &TcpStream, bytes: &mut Vec<u8>) -> bool {
     let mut chunk = [0; 4096];
     stream.set_nonblocking(true).expect("a socket");
     let closed = loop {
         match stream.read(&mut chunk) {
             Ok(0) => break true,
-            Ok(_) => {}
+            Ok(read) => bytes.extend_from_slice(&chunk[..read]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => break error.kind() != ErrorKind::WouldBlock,
         }
@@ -126,6 +131,7 @@ pub fn limit_threads(count: usize, program: &Path) -> Command {
 pub struct Random(pub u64);
 
 impl Random {
+    #[expect(clippy::should_implement_trait)] // not an iterator: it never ends
     pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;

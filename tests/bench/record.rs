@@ -1,0 +1,136 @@
+//! What it costs that every callback is on disk before it is answered: `cargo bench --bench record`.
+//! The folder is beside the binary, so on a disk that syncs, not in memory.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use oss_standin::{Options, Standin};
+use support::trust::{Connection, callback, callback_token, now};
+use support::{Server, binary};
+
+const TOKEN_KEY: &str = "tokenKeyOfMoreThanThirtyTwoCharacters";
+const FORM: &str = "application/x-www-form-urlencoded";
+const BODY: &[u8] =
+    b"filename=user%2Falice%2Fphoto.jpg&size=123456&mimeType=image%2Fjpeg&height=600&\
+                      width=800&bucket=examplebucket&etag=5D41402ABC4B2A76B9719D911017C592";
+const TIME: Duration = Duration::from_secs(1);
+const TURNS: usize = 5;
+const CLIENTS: [usize; 2] = [1, 32];
+
+/// Each per second.
+struct Turn {
+    alone: f64,
+    recorded: [f64; 2],
+    bare: [f64; 2],
+}
+
+fn main() {
+    let name = format!("bench-record-{}", std::process::id());
+    let folder = binary().with_file_name(name);
+    let record = folder.join("record");
+    fs::create_dir_all(&record).expect("a folder");
+    let bucket = Standin::start(Options::default()).expect("a bucket");
+    let key = folder.join("key.pem");
+    fs::write(&key, bucket.public_key_pem()).expect("a key file");
+    let key = key.to_str().expect("a plain path");
+    let message = message(&bucket);
+
+    let with = start(key, record.to_str().expect("a plain path"));
+    let without = start(key, "");
+    callbacks(&with, &message, 1);
+    let line = first_line(&record);
+
+    // In turns, since disks have moods.
+    let mut turns = [(); TURNS].map(|()| {
+        let alone = synced_alone(&folder.join("alone"), &line);
+        let recorded = CLIENTS.map(|clients| callbacks(&with, &message, clients));
+        let bare = CLIENTS.map(|clients| callbacks(&without, &message, clients));
+        Turn { alone, recorded, bare }
+    });
+    drop((with, without));
+    fs::remove_dir_all(&folder).expect("the folder goes");
+
+    let mut median = |of: &dyn Fn(&Turn) -> f64| {
+        turns.sort_by(|a, b| of(a).total_cmp(&of(b)));
+        of(&turns[TURNS / 2])
+    };
+    println!("per second, medians of {TURNS} turns; a line of the record has {} bytes", line.len());
+    let alone = median(&|turn| turn.alone);
+    println!("write and fdatasync one by one, nothing else:   {alone:.0}");
+    for (at, clients) in CLIENTS.iter().enumerate() {
+        let (with, without) = (median(&|turn| turn.recorded[at]), median(&|turn| turn.bare[at]));
+        // What one loop would reach that did all this and then synced before the next.
+        let each = 1.0 / (1.0 / without + 1.0 / alone);
+        println!(
+            "callbacks of {clients:>2} clients: {with:.0} with UPLOAD_LOG, {without:.0} without; \
+             {each:.0} if each were synced alone: {:.1} times",
+            with / each
+        );
+    }
+}
+
+fn start(key: &str, record: &str) -> Server {
+    let mut command = Command::new(binary());
+    command.args(["127.0.0.1", "0"]);
+    Server::spawn(
+        command,
+        &[
+            ("CALLBACK_PUBLIC_KEY_FILE", key),
+            ("CALLBACK_URL", "http://127.0.0.1:9/callback"),
+            ("CALLBACK_TOKEN", "on"),
+            ("CALLBACK_TOKEN_KEY", TOKEN_KEY),
+            ("UPLOAD_DIR", "user/"),
+            ("UPLOAD_LOG", record),
+        ],
+    )
+}
+
+fn message(bucket: &Standin) -> Vec<u8> {
+    let token = callback_token(TOKEN_KEY, "/callback", now() + 3600, "user/alice/");
+    let target = format!("/callback?token={token}");
+    callback(&target, &bucket.sign(&target, BODY), FORM, BODY)
+}
+
+/// The callbacks that are answered per second when so many clients wait for one each.
+fn callbacks(server: &Server, message: &[u8], clients: usize) -> f64 {
+    let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..clients {
+            scope.spawn(|| {
+                let mut connection = Connection::open(server.address).expect("a connection");
+                while !stop.load(Relaxed) {
+                    let reply = connection.ask(message).expect("an answer");
+                    assert_eq!(reply.status, 200, "{}", reply.text());
+                    answered.fetch_add(1, Relaxed);
+                }
+            });
+        }
+        thread::sleep(TIME);
+        stop.store(true, Relaxed);
+    });
+    answered.load(Relaxed) as f64 / start.elapsed().as_secs_f64()
+}
+
+fn first_line(record: &Path) -> Vec<u8> {
+    let mut files = fs::read_dir(record).expect("the record").filter_map(Result::ok);
+    let text = fs::read(files.next().expect("a file").path()).expect("lines");
+    let end = text.iter().position(|byte| *byte == b'\n').expect("a line") + 1;
+    text[..end].to_vec()
+}
+
+/// The same line written and synced again and again, each alone, by nobody but this loop.
+fn synced_alone(path: &Path, line: &[u8]) -> f64 {
+    let mut file = OpenOptions::new().append(true).create(true).open(path).expect("a file");
+    let (start, mut count) = (Instant::now(), 0);
+    while start.elapsed() < TIME {
+        file.write_all(line).and_then(|()| file.sync_data()).expect("a synced line");
+        count += 1;
+    }
+    f64::from(count) / start.elapsed().as_secs_f64()
+}

@@ -1,0 +1,257 @@
+//! What must be true of any bytes whatsoever. The fuzz targets call these functions, and so do
+//! the tests in `tests/head.rs`, with fewer bytes and any compiler.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::unix::net::UnixListener;
+use std::sync::LazyLock;
+use std::thread;
+
+use appserver::callback::{self, Claim, PublicKey};
+use appserver::config::KeySource;
+use appserver::engine::{self, Engine};
+use appserver::head::{self, Head, Limits};
+use appserver::http::{HEADERS, MAX_BODY_BYTES};
+use appserver::keys::Keys;
+use oss_standin::{Options, Standin, callback_string_to_sign};
+
+const LIMITS: Limits = Limits { fields: &HEADERS, max_body_bytes: MAX_BODY_BYTES };
+const PEER: &str = "192.0.2.1";
+
+/// The real engine before a real tiny_http, which answers with what it read. Should tiny_http ever
+/// answer on its own account, the engine ends the process.
+static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
+    let name = format!("appserver-fuzz-{}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).expect("a socket");
+    let server = tiny_http::Server::from_listener(listener, None).expect("a server");
+    thread::spawn(move || {
+        while let Ok(mut request) = server.recv() {
+            let mut text = format!("{} {}\n", request.method(), request.url());
+            for header in request.headers() {
+                text += &format!("{}={}\n", header.field, header.value);
+            }
+            let mut message = text.into_bytes();
+            request.as_reader().read_to_end(&mut message).expect("the body");
+            let opening = [&[engine::ONCE][..], &(message.len() as u32).to_be_bytes()].concat();
+            let mut writer = request.into_writer();
+            writer.write_all(&[opening, message].concat()).expect("the engine reads");
+            writer.flush().expect("the engine reads");
+        }
+    });
+    Engine::open(&path).expect("an engine")
+});
+
+/// Heads: what tiny_http reads is what the door meant, and the door meant what was sent.
+pub fn head(bytes: &[u8]) {
+    let end = head::end(bytes, &mut 0);
+    // However the bytes come, the end is the same.
+    let mut scanned = 0;
+    let pieces = (0..=bytes.len()).map(|length| head::end(&bytes[..length], &mut scanned));
+    let in_pieces = pieces.into_iter().find(|found| *found != Ok(None)).unwrap_or(Ok(None));
+    assert_eq!(in_pieces, end);
+
+    let Ok(Some(end)) = end else { return };
+    let (raw, rest) = bytes.split_at(end);
+    let Ok(door) = head::canonical(raw, LIMITS) else { return };
+    let raw = std::str::from_utf8(raw).expect("only ASCII passes");
+    let expected = read(raw);
+    assert_eq!(door, expected.head, "{raw}");
+
+    // Any length that is let in has a body, whatever the bytes here have.
+    let mut body = rest.to_vec();
+    body.resize(door.length, b'x');
+    let read = ENGINE.ask(&door.canonical, PEER, &body).expect("a free connection");
+    let end = format!("x-appserver-peer={PEER}\ncontent-length={}\n", body.len());
+    let meant = [expected.echo.as_bytes(), end.as_bytes(), &body].concat();
+    assert!(*read == *meant, "{:?} is read from {:?}", String::from_utf8_lossy(&read), door);
+}
+
+struct Expected {
+    head: Head,
+    /// The request line and fields, as the loop above writes what it read.
+    echo: String,
+}
+
+/// A second reader of heads, as plain as can be; panics where nothing should have been let in.
+fn read(raw: &str) -> Expected {
+    let mut lines = raw.strip_prefix("\r\n").unwrap_or(raw).split("\r\n");
+    let words: Vec<&str> = lines.next().expect("a line").split(' ').collect();
+    let &[method, target, version] = words.as_slice() else { panic!("{words:?}") };
+    assert!(matches!(version, "HTTP/1.0" | "HTTP/1.1"), "{version}");
+    assert!(!method.is_empty() && method.bytes().all(is_token), "{method}");
+    let path = match target.split_once("://") {
+        Some(("http" | "https", rest)) => {
+            let authority = rest.split(['/', '?']).next().unwrap_or(rest);
+            let path = &rest[authority.len()..];
+            if path.is_empty() { "/" } else { path }
+        }
+        _ if target == "*" => "/",
+        _ => target,
+    };
+    assert!(path.starts_with('/') && !path.contains('#'), "{target}");
+
+    let mut fields: Vec<(String, &str)> = Vec::new();
+    for line in lines.by_ref().take_while(|line| !line.is_empty()) {
+        let (name, value) = line.split_once(':').expect("a colon");
+        assert!(!name.is_empty() && name.bytes().all(is_token), "{line}");
+        fields.push((name.to_ascii_lowercase(), value.trim_matches([' ', '\t'])));
+    }
+    assert_eq!(lines.collect::<Vec<_>>(), [""], "the head ends once");
+    assert!(fields.len() <= 64);
+
+    let all = |wanted: &str| {
+        let found = fields.iter().filter(|(name, _)| name == wanted);
+        found.map(|(_, value)| *value).collect::<Vec<&str>>()
+    };
+    assert!(all("transfer-encoding").is_empty());
+    assert!(all("host").len() <= 1 && (version == "HTTP/1.0" || all("host").len() == 1));
+    let lengths = all("content-length");
+    assert!(lengths.len() <= 1 && (method != "POST" || lengths.len() == 1));
+    let length = lengths.first().map_or(0, |digits| {
+        assert!(digits.bytes().all(|byte| byte.is_ascii_digit()), "{digits}");
+        digits.parse().expect("a number")
+    });
+    assert!(length <= MAX_BODY_BYTES);
+    let expectations = all("expect");
+    assert!(expectations.iter().all(|one| one.eq_ignore_ascii_case("100-continue")));
+    let close = all("connection").iter().any(|one| one.to_ascii_lowercase().contains("close"));
+    let forwarded = all("x-forwarded-for").last().and_then(|list| list.split(',').next_back());
+
+    let mut canonical = format!("{method} {path} HTTP/1.1\r\n");
+    let mut echo = format!("{method} {path}\n");
+    for (name, value) in &fields {
+        if HEADERS.contains(&name.as_str()) {
+            assert_eq!(all(name).len(), 1, "{name}");
+            canonical += &format!("{name}: {value}\r\n");
+            echo += &format!("{name}={value}\n");
+        }
+    }
+    let head = Head {
+        canonical,
+        length,
+        close: close || version == "HTTP/1.0",
+        expects: !expectations.is_empty() && version == "HTTP/1.1",
+        forwarded_for: forwarded.and_then(|last| last.trim().parse().ok()),
+    };
+    Expected { head, echo }
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+static BUCKET: LazyLock<Standin> =
+    LazyLock::new(|| Standin::start(Options::default()).expect("a bucket"));
+static PUBLIC_KEY: LazyLock<PublicKey> =
+    LazyLock::new(|| PublicKey::from_pem(BUCKET.public_key_pem()).expect("a key"));
+const KEY_URL: &str = "aHR0cDovL2dvc3NwdWJsaWMuYWxpY2RuLmNvbS9jYWxsYmFja19wdWJfa2V5X3YxLnBlbQ==";
+
+/// Signing takes a thousand times as long as all the rest: one in sixty-four must do.
+fn is_signed(bytes: &[u8]) -> bool {
+    bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)) % 64 == 1
+}
+
+/// Callbacks, as `AUTHORIZATION\nKEY URL\nTARGET\nBODY`: nothing but the bucket's signature over
+/// what it signs is good, and no key is fetched from anywhere but its one place.
+pub fn callback(bytes: &[u8]) {
+    let mut parts = bytes.splitn(4, |byte| *byte == b'\n');
+    let mut part = || parts.next().unwrap_or_default();
+    let (authorization, key_url, target, body) = (part(), part(), part(), part());
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    let (authorization, key_url, target) = (text(authorization), text(key_url), text(target));
+
+    if let Ok(claim) = Claim::new(&authorization, &key_url, &target, body) {
+        let origin = "https://keys.example";
+        let mut keys = Keys::new(&KeySource::Origin(origin.to_owned()));
+        let _ = keys.find(&claim.key_url, 1_000_000, |url| {
+            let number = url.strip_prefix("https://keys.example/callback_pub_key_v");
+            let number = number.and_then(|rest| rest.strip_suffix(".pem")).expect("its place");
+            let plain = number.parse::<u32>().map(|number| number.to_string());
+            assert_eq!(plain.as_deref(), Ok(number));
+            Err(String::new())
+        });
+        let is_good = claim.verify(&PUBLIC_KEY).is_ok();
+        assert!(!is_good || authorization == BUCKET.sign(&target, body), "{authorization}");
+    }
+    let signed = callback::string_to_sign(&target, body);
+    if let Some(signed) = &signed {
+        assert_eq!(*signed, callback_string_to_sign(&target, body), "{target}");
+    }
+    if !is_signed(bytes) {
+        return;
+    }
+    let signature = BUCKET.sign(&target, body);
+    let verify = |target: &str, body: &[u8]| {
+        let claim = Claim::new(&signature, KEY_URL, target, body);
+        claim.is_ok_and(|claim| claim.verify(&PUBLIC_KEY).is_ok())
+    };
+    assert_eq!(verify(&target, body), signed.is_some(), "{target}");
+    assert!(!verify(&target, &[body, b"x"].concat()), "{target}");
+    assert!(!verify(&format!("/x{target}"), body), "{target}");
+}
+
+/// Bodies of callbacks and templates for them: read as form or JSON, or not at all.
+pub fn body(bytes: &[u8]) {
+    let text = std::str::from_utf8(bytes).ok();
+    let signature = is_signed(bytes).then(|| BUCKET.sign("/", bytes));
+    for (content_type, is_json) in [
+        ("application/x-www-form-urlencoded", false),
+        ("application/json", true),
+        (" Application/JSON; charset=utf-8", true),
+        ("", false),
+    ] {
+        let expected = text.and_then(if is_json { object } else { form });
+        if let Some(text) = text {
+            let template = callback::template(text, content_type);
+            if !is_json || !text.contains("${") {
+                assert_eq!(template, expected, "{text:?}");
+            }
+        }
+        if let Some(signature) = &signature {
+            let claim = Claim::new(signature, KEY_URL, "/", bytes);
+            let Ok(verified) = claim.and_then(|claim| claim.verify(&PUBLIC_KEY)) else {
+                panic!("its own signature is not good: {text:?}");
+            };
+            assert_eq!(callback::fields(&verified, content_type), expected, "{text:?}");
+        }
+    }
+}
+
+fn object(text: &str) -> Option<BTreeMap<String, String>> {
+    let value: serde_json::Value = serde_json::from_str(text).ok()?;
+    let plain = |value: &serde_json::Value| match value.as_str() {
+        Some(text) => text.to_owned(),
+        None if value.is_null() => String::new(),
+        None => value.to_string(),
+    };
+    Some(value.as_object()?.iter().map(|(name, value)| (name.clone(), plain(value))).collect())
+}
+
+fn form(text: &str) -> Option<BTreeMap<String, String>> {
+    let mut fields = BTreeMap::new();
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let at = pair.find('=').unwrap_or(pair.len());
+        let value = pair.get(at + 1..).unwrap_or_default();
+        fields.insert(decoded(&pair[..at])?, decoded(value)?);
+    }
+    Some(fields)
+}
+
+fn decoded(text: &str) -> Option<String> {
+    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+    while let [first, after @ ..] = rest {
+        rest = after;
+        bytes.push(match first {
+            b'+' => b' ',
+            b'%' => {
+                let digits = rest.get(..2).filter(|two| two.iter().all(u8::is_ascii_hexdigit))?;
+                rest = &rest[2..];
+                u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?
+            }
+            other => *other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
