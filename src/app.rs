@@ -102,7 +102,8 @@ impl App {
             return Err(ConfigError::new("CALLBACK_BODY", problem));
         }
         let urls = self.config.callback.as_ref().map_or("", |callback| &callback.url);
-        if self.tokens.is_some() && urls.contains("token=") {
+        let own = |url: &str| url.split(['?', '&']).skip(1).any(|pair| pair.starts_with("token="));
+        if self.tokens.is_some() && urls.split(';').any(own) {
             return Err(ConfigError::new("CALLBACK_URL", "has a token= of its own"));
         }
         let longest =
