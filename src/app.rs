@@ -75,7 +75,7 @@ impl App {
             keys: Keys::new(&config.public_key),
             variables,
             page: if config.client_page { page::files() } else { Vec::new() },
-            tokens: config.token_ttl.map(|ttl| CallbackTokens::new(key, ttl)),
+            tokens: config.token_ttl.map(|ttl| CallbackTokens::new(key, &config.bucket, ttl)),
             bucket: config
                 .confirm_host
                 .as_ref()

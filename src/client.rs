@@ -145,8 +145,11 @@ impl Client<'_> {
     fn fill(&mut self) -> Result<(), End> {
         if let Some(deadline) = self.deadline {
             let left = deadline.saturating_duration_since(Instant::now());
-            let left = Some(left).filter(|left| !left.is_zero()).ok_or(Reject::TOO_SLOW)?;
-            let _ = self.connection.stream.set_read_timeout(Some(left));
+            if left.is_zero() {
+                return Err(Reject::TOO_SLOW.into());
+            }
+            let left = Some(left.max(Duration::from_millis(1))); // less would be read as for ever
+            let _ = self.connection.stream.set_read_timeout(left);
         }
         let held = self.buffer.len();
         self.door.reserve(self.connection, held + READ_BYTES)?;

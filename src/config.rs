@@ -273,7 +273,7 @@ fn is_origin(url: &str) -> bool {
 /// Of a bucket or a region.
 fn is_name(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    let edge = text.starts_with('-') || text.ends_with('-') || text.starts_with("oss-");
+    let edge = text.starts_with('-') || text.ends_with('-');
     (3..=63).contains(&text.len()) && text.bytes().all(plain) && !edge
 }
 
@@ -375,7 +375,9 @@ impl<'a> Reader<'a> {
                 derived => &format!("what OSS_HOST says, {derived:?}"),
             };
             self.value(name, derived, shape, |text| {
-                (is_name(text) && (derived.is_empty() || text == derived)).then(|| text.to_owned())
+                let prefixed = name == "OSS_REGION" && text.starts_with("oss-");
+                (is_name(text) && !prefixed && (derived.is_empty() || text == derived))
+                    .then(|| text.to_owned())
             })
         };
         let (bucket, region) = (part("OSS_BUCKET", bucket)?, part("OSS_REGION", region)?);
@@ -384,7 +386,8 @@ impl<'a> Reader<'a> {
 
     fn callback(&mut self) -> Result<Option<Callback>, ConfigError> {
         let url = self.value("CALLBACK_URL", "", CALLBACK_URLS, |text| {
-            let good = |url: &str| host_of(url).is_some() && !url.contains('#');
+            let escapes = |url: &str| callback::percent_decode(url.as_bytes()).is_some();
+            let good = |url: &str| host_of(url).is_some() && !url.contains('#') && escapes(url);
             let urls = text.split(';').filter(|_| !text.is_empty());
             (urls.clone().count() <= 5 && urls.clone().all(good)).then(|| text.to_owned())
         })?;

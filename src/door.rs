@@ -68,8 +68,8 @@ pub fn run(listener: &Socket, engine: Engine, limits: Limits, max: usize) -> Inf
         let reserved = AtomicUsize::new(0);
         let connection = Arc::new(Connection { stream, peer, waiting_since, reserved });
         let neighbour = |other: &Connection| other.peer.map(source) == peer.map(source);
-        let room =
-            door.make_room(max, |_| true) && (is_local(peer) || door.make_room(max / 4, neighbour));
+        let room = door.make_room(max, |_| true)
+            && (is_local(peer) || door.make_room(max.div_ceil(4), neighbour));
         if room && spawn(&door, &connection).is_ok() {
             door.connections().push(Arc::downgrade(&connection));
         } else {
@@ -140,17 +140,22 @@ impl Door {
     /// thread to let go of it; false if none waits. Where all are new, only time passes.
     fn evict(&self, of: impl Fn(&Connection) -> bool) -> bool {
         let alive: Vec<_> = self.connections().iter().filter_map(Weak::upgrade).collect();
-        let since = |connection: &Connection| connection.waiting_since.load(Relaxed);
-        let waiting = alive.iter().filter(|c| of(c) && since(c) != NOT_WAITING);
-        let Some(victim) = waiting.min_by_key(|connection| since(connection)) else { return false };
-        if self.clock().saturating_sub(since(victim)) < MIN_WAIT_MILLISECONDS {
+        let waiting = alive
+            .iter()
+            .filter(|connection| of(connection))
+            .map(|connection| (connection.waiting_since.load(Relaxed), connection));
+        let waiting = waiting.filter(|(since, _)| *since != NOT_WAITING);
+        let Some((since, victim)) = waiting.min_by_key(|(since, _)| *since) else { return false };
+        if self.clock().saturating_sub(since) < MIN_WAIT_MILLISECONDS {
             drop(alive);
             thread::sleep(Duration::from_millis(1)); // its request may be here, and unread
             return true;
         }
-        if victim.waiting_since.swap(NOT_WAITING, Relaxed) != NOT_WAITING {
-            let _ = victim.stream.shutdown(Shutdown::Both);
+        let claim = victim.waiting_since.compare_exchange(since, NOT_WAITING, Relaxed, Relaxed);
+        if claim.is_err() {
+            return true; // it moved on: look again
         }
+        let _ = victim.stream.shutdown(Shutdown::Both);
         let victim = Arc::downgrade(victim);
         drop(alive);
         for _ in 0..1000 {

@@ -42,8 +42,9 @@ fn run() -> Result<ExitCode, ConfigError> {
             return Ok(ExitCode::FAILURE);
         }
         Command::Check => {
-            let config = Config::from_vars(&vars)?;
+            let mut config = Config::from_vars(&vars)?;
             let report = config.report.clone();
+            config.upload_log = None; // a running server may be writing there
             App::new(config, time::now())?;
             print!("{report}");
         }

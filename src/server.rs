@@ -3,7 +3,7 @@
 
 use std::fs::Permissions;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -21,7 +21,6 @@ use crate::{door, log, time};
 
 /// How long nobody must have asked before `App::upkeep` may take its time.
 const IDLE: Duration = Duration::from_secs(5);
-const MAX_BATCH: usize = 64;
 
 /// Serves through the door. Returns what ended that, or kept it from starting; the unit starts us
 /// again.
@@ -50,7 +49,9 @@ fn bind(domain: Domain, address: &SockAddr) -> io::Result<Socket> {
 
 /// User and group may connect. A socket that a dead process left is put away.
 fn bind_unix(path: &Path) -> io::Result<Socket> {
-    if UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
+    let is_socket = path.symlink_metadata().is_ok_and(|there| there.file_type().is_socket());
+    let dead = |error: io::Error| error.kind() == ErrorKind::ConnectionRefused;
+    if is_socket && UnixStream::connect(path).is_err_and(dead) {
         std::fs::remove_file(path)?;
     }
     let socket = bind(Domain::UNIX, &SockAddr::unix(path)?)?;
@@ -111,9 +112,8 @@ fn run_engine(listener: UnixListener, mut app: App) -> io::Error {
         match server.recv_timeout(IDLE) {
             Ok(Some(first)) => {
                 let mut batch = vec![first];
-                // A full batch must not even look: what `try_recv` gives would be dropped.
-                while batch.len() < MAX_BATCH {
-                    let Ok(Some(next)) = server.try_recv() else { break };
+                // At most one for each of the engine's connections.
+                while let Ok(Some(next)) = server.try_recv() {
                     batch.push(next);
                 }
                 serve(batch, &mut app);

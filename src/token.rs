@@ -88,9 +88,10 @@ pub struct CallbackTokens {
 }
 
 impl CallbackTokens {
-    /// The key is derived, so that `secret` may serve for other things too.
-    pub fn new(secret: &Secret, ttl_seconds: u64) -> CallbackTokens {
-        let key = hmac_sha256(secret.expose().as_bytes(), b"appserver callback token 1");
+    /// The key is derived, so that `secret` may serve for other things and other buckets too.
+    pub fn new(secret: &Secret, bucket: &str, ttl_seconds: u64) -> CallbackTokens {
+        let label = format!("appserver callback token 1 {bucket}");
+        let key = hmac_sha256(secret.expose().as_bytes(), label.as_bytes());
         CallbackTokens { key, ttl_seconds }
     }
 

@@ -14,6 +14,7 @@ const MAX_LINE_BYTES: u64 = 1 << 20;
 pub struct Uploads {
     folder: PathBuf,
     open: Option<(PathBuf, File)>,
+    size_limit: u64,
 }
 
 impl Uploads {
@@ -28,21 +29,22 @@ impl Uploads {
                 file.map_or(Ok(()), |mut file| mend(&mut file))?;
             }
         }
-        let mut uploads = Uploads { folder, open: None };
+        let mut uploads = Uploads { folder, open: None, size_limit: size_limit() };
         uploads.file(now)?;
         Ok(uploads)
     }
 
-    /// Appends whole lines with one write and one sync. An error means that none of them is there.
+    /// Appends whole lines with one write and one sync. After an error they are taken back.
     pub fn append(&mut self, lines: &[u8], now: u64) -> io::Result<()> {
+        let limit = self.size_limit;
         let file = self.file(now)?;
         let length = file.metadata()?.len();
-        if length + lines.len() as u64 > size_limit() {
+        if length + lines.len() as u64 > limit {
             return Err(ErrorKind::FileTooLarge.into());
         }
         let written = file.write_all(lines).and_then(|()| file.sync_data());
         if written.is_err() {
-            // No torn line, and nothing that was refused. If even this fails, `mend` does it next.
+            // Nothing that was refused stays. If even this fails, `mend` takes off what is torn.
             let _ = file.set_len(length).and_then(|()| file.sync_data());
             self.open = None;
         }

@@ -52,6 +52,12 @@ fn bucket_and_region_come_from_the_endpoint_or_are_said() {
             "ap-southeast-1",
         ),
         (
+            vec![("OSS_HOST", "https://oss-uploads.oss-cn-hangzhou.aliyuncs.com")],
+            "https://oss-uploads.oss-cn-hangzhou.aliyuncs.com",
+            "oss-uploads",
+            "cn-hangzhou",
+        ),
+        (
             vec![("OSS_HOST", "https://abc.oss-cn-beijing-internal.aliyuncs.com")],
             "https://abc.oss-cn-beijing-internal.aliyuncs.com",
             "abc",
@@ -147,6 +153,7 @@ fn every_mistake_names_its_variable() {
             "http://a;http://b;http://c;http://d;http://e;http://f",
             "is not one to five http(s)://HOST",
         ),
+        ("CALLBACK_URL", "http://a/100%/b", "is not one to five http(s)://HOST"),
         ("CALLBACK_URL", "http://a;", "is not one to five http(s)://HOST"),
         (
             "CALLBACK_BODY_TYPE",

@@ -62,20 +62,25 @@ fn a_unix_socket_serves_a_proxy() {
     let head = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", too_long.len());
     assert_eq!(ask(&socket, &[head.as_bytes(), &too_long].concat()).status, 413);
 
+    // A file that is no socket is not ours to remove.
+    let file = folder.0.join("precious");
+    std::fs::write(&file, "x").unwrap();
+    let plain = [
+        ("OSS_ACCESS_KEY_ID", "id"),
+        ("OSS_ACCESS_KEY_SECRET", "s3cr3t"),
+        ("OSS_HOST", "https://examplebucket.oss-cn-hangzhou.aliyuncs.com"),
+    ];
+    let run = support::run(&[&format!("unix:{}", file.display())], &plain);
+    assert!(run.code == Some(1) && run.stderr.contains("cannot listen on "), "{}", run.stderr);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "x");
+
     // A socket that a killed process leaves behind does not keep the next from starting; one that
     // a living process serves does.
     server.kill();
     let _second = on_socket(&socket, &vars);
     assert_eq!(ask(&socket, get).status, 200);
-    let third = Command::new(binary())
-        .arg(format!("unix:{}", socket.display()))
-        .env("OSS_ACCESS_KEY_ID", "id")
-        .env("OSS_ACCESS_KEY_SECRET", "s3cr3t")
-        .env("OSS_HOST", "https://examplebucket.oss-cn-hangzhou.aliyuncs.com")
-        .output()
-        .unwrap();
-    assert_eq!(third.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&third.stderr).contains("cannot listen on "));
+    let third = support::run(&[&format!("unix:{}", socket.display())], &plain);
+    assert!(third.code == Some(1) && third.stderr.contains("cannot listen on "));
     assert_eq!(ask(&socket, get).status, 200);
 }
 

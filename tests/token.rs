@@ -399,7 +399,7 @@ fn of_a_claim_that_is_there_twice_the_last_counts() {
 }
 
 fn tokens(secret: &str) -> CallbackTokens {
-    CallbackTokens::new(&Secret::new(secret.to_owned()), 100)
+    CallbackTokens::new(&Secret::new(secret.to_owned()), "examplebucket", 100)
 }
 
 #[test]
@@ -506,7 +506,7 @@ fn every_bit_of_a_token_counts() {
         assert_eq!(check(&forged), Err(Reject::TOKEN_FORGED), "{forged}");
     }
     // A longer part of the same MAC says the same, but is another spelling.
-    let key = hmac_sha256(SECRET.as_bytes(), b"appserver callback token 1");
+    let key = hmac_sha256(SECRET.as_bytes(), b"appserver callback token 1 examplebucket");
     let whole = hmac_sha256(&key, format!("{signed}\n/callback").as_bytes());
     for length in [1, 8, 15, 17, 31, 32] {
         let verdict = check(&format!("{signed}.{}", base64url(&whole[..length])));
@@ -553,4 +553,13 @@ fn a_forged_token_is_never_called_expired() {
         let query = format!("token={}", callback_token(OTHER, "/", expire, "user/"));
         assert_eq!(tokens(SECRET).check(b"/", &query, NOW), Err(Reject::TOKEN_FORGED));
     }
+}
+
+/// Staging and production may share an access key: a free policy of one is nothing to the other.
+#[test]
+fn a_token_of_another_bucket_is_none_of_ours() {
+    let secret = Secret::new(SECRET.to_owned());
+    let token = CallbackTokens::new(&secret, "staging", 100).issue(b"/", NOW, "");
+    let ours = CallbackTokens::new(&secret, "examplebucket", 100);
+    assert_eq!(ours.check(b"/", &format!("token={token}"), NOW), Err(Reject::TOKEN_FORGED));
 }

@@ -44,7 +44,7 @@ pub fn ticket_of(secret: &str, header: &str, claims: &str) -> String {
 
 /// The token of a policy that ends at `expire`, for objects under `prefix`, called back at `path`.
 pub fn callback_token(secret: &str, path: &str, expire: u64, prefix: &str) -> String {
-    let key = hmac_sha256(secret.as_bytes(), b"appserver callback token 1");
+    let key = hmac_sha256(secret.as_bytes(), b"appserver callback token 1 examplebucket");
     let signed = format!("{expire}.{}", base64url(prefix.as_bytes()));
     let mac = hmac_sha256(&key, format!("{signed}\n{path}").as_bytes());
     format!("{signed}.{}", base64url(&mac[..16]))
