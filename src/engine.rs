@@ -18,7 +18,7 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Longer than the loop's longest wait: an engine that takes longer is broken.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Distinct reusable answers that are kept.
-const MAX_ANSWERS: usize = 8;
+const MAX_ANSWERS: usize = 6;
 /// Most answers fit, so that one read has them whole.
 const ANSWER_BYTES: usize = 4096;
 

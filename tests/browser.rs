@@ -945,3 +945,36 @@ fn the_original_clients_contract_holds() {
     assert_eq!(answer, json!([200, "{\"Status\":\"OK\"}"]));
     world.assert_stored("user/photo.jpg", b"picture");
 }
+
+/// Ticket, policy, callback token, confirmation and record together, as the demo has them.
+#[test]
+fn with_every_check_on_an_upload_is_verified_and_recorded() {
+    let secret = "a-secret-of-the-tests-of-32-characters";
+    let record = std::env::temp_dir().join(format!("appserver-record-{}", std::process::id()));
+    std::fs::create_dir_all(&record).unwrap();
+    let changes = [
+        ("UPLOAD_JWT_SECRET", secret),
+        ("CALLBACK_TOKEN", "on"),
+        ("CONFIRM_UPLOADS", "on"),
+        ("UPLOAD_LOG", record.to_str().unwrap()),
+    ];
+    let world = world(&changes);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let claims = json!({ "sub": "alice", "exp": now.as_secs() + 600 });
+    let ticket = support::trust::ticket(secret, &claims);
+    world.browser.open(&format!("{}/index.html?#ticket={ticket}", world.server.url()));
+    world.choose(&[("中文 1.txt", "hello", "text/plain"), ("b.txt", "world", "text/plain")]);
+    world.wait_all(2, &["done"]);
+    assert_eq!(*world.bucket.object("user/alice/中文 1.txt").unwrap().bytes, b"hello");
+    let file = std::fs::read_dir(&record).unwrap().next().unwrap().unwrap().path();
+    let lines = std::fs::read_to_string(file).unwrap();
+    let mut objects: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .inspect(|line| assert_eq!(line["subject"], "alice"))
+        .map(|line| line["object"].clone())
+        .collect();
+    objects.sort_by_key(Value::to_string);
+    assert_eq!(objects, [json!("user/alice/b.txt"), json!("user/alice/中文 1.txt")]);
+    let _ = std::fs::remove_dir_all(&record);
+}
