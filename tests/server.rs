@@ -266,3 +266,23 @@ fn exit_codes() {
         run.stderr.starts_with(&format!("appserver: cannot listen on http://127.0.0.1:{port}: "))
     );
 }
+
+/// A running server may be in the middle of that line, and own the folder's files.
+#[test]
+fn check_leaves_the_record_alone() {
+    let folder = std::env::temp_dir().join(format!("appserver-check-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let torn = folder.join("uploads-2026-01-01.jsonl");
+    std::fs::write(&torn, "{}\n{\"half").unwrap();
+    let vars = [
+        ("OSS_ACCESS_KEY_ID", "id"),
+        ("OSS_ACCESS_KEY_SECRET", "s3cr3t"),
+        ("OSS_HOST", "https://examplebucket.oss-cn-hangzhou.aliyuncs.com"),
+        ("UPLOAD_LOG", folder.to_str().unwrap()),
+    ];
+    let check = run(&["--check"], &vars);
+    assert_eq!(check.code, Some(0), "{}", check.stderr);
+    assert_eq!(std::fs::read_to_string(&torn).unwrap(), "{}\n{\"half");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+    std::fs::remove_dir_all(&folder).unwrap();
+}
