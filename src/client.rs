@@ -3,7 +3,6 @@
 
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::Shutdown;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -119,12 +118,8 @@ impl Client<'_> {
             return Err(End::Gone); // evicted
         }
         let body = self.buffer.get(head_bytes..total).unwrap_or_default();
-        let answer = self.door.answer(&head, self.connection.peer, body)?;
+        let answer = self.door.answer(&head, self.connection, body)?;
         self.connection.waiting_since.store(self.door.clock(), Relaxed);
-        if Arc::strong_count(&answer) == 1 {
-            // Ours alone, so it counts: many who ask much and never read must not add up.
-            self.door.reserve(self.connection, answer.len())?;
-        }
         // The status line, and the rest: what an answer lacks when it is the last is put between.
         let line = answer.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let (status, rest) = answer.split_at_checked(line).unwrap_or_default();

@@ -6,14 +6,14 @@ use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv6Addr, Shutdown};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
 use crate::client::{refuse, serve};
-use crate::engine::Engine;
+use crate::engine::{Engine, lock};
 use crate::head::{Head, Limits};
 use crate::reject::Reject;
 use crate::{log, time};
@@ -114,9 +114,9 @@ impl Door {
         self.opened.elapsed().as_millis() as u64
     }
 
-    /// Those that live. A thread that panics ends the process, so no lock is ever poisoned.
+    /// Those that live.
     fn connections(&self) -> MutexGuard<'_, Vec<Weak<Connection>>> {
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connections = lock(&self.connections);
         connections.retain(|connection| connection.strong_count() > 0);
         connections
     }
@@ -193,14 +193,17 @@ impl Door {
     pub fn answer(
         &self,
         head: &Head,
-        peer: Option<IpAddr>,
+        connection: &Connection,
         body: &[u8],
     ) -> Result<Arc<[u8]>, Reject> {
         // Who stands behind a proxy on this machine, the proxy says; others may say what they like.
+        let peer = connection.peer;
         let peer = name(head.forwarded_for.filter(|_| is_local(peer)).or(peer));
         let now = time::now();
         let Some(answer) = self.engine.again(&head.canonical, now) else {
-            return self.engine.ask(&head.canonical, &peer, body);
+            // Many who ask much and never read must not add up.
+            let admit = |bytes| self.reserve(connection, bytes);
+            return self.engine.ask(&head.canonical, &peer, body, admit);
         };
         let (method, target) = head.canonical.split_once(' ').unwrap_or_default();
         let path = target.split(['?', ' ']).next().unwrap_or_default();

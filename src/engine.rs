@@ -65,8 +65,16 @@ impl Engine {
         answers.by_request.get(canonical).filter(|_| answers.second == now).cloned()
     }
 
-    /// Asks the loop. `canonical` is a request line and header fields, each with its CRLF.
-    pub fn ask(&self, canonical: &str, peer: &str, body: &[u8]) -> Result<Arc<[u8]>, Reject> {
+    /// Asks the loop. `canonical` is a request line and header fields, each with its CRLF. An
+    /// answer of which nobody else will have a share must be admitted, with its length, before the
+    /// connection is free again: so few at a time are held that do not count yet.
+    pub fn ask(
+        &self,
+        canonical: &str,
+        peer: &str,
+        body: &[u8],
+        admit: impl FnOnce(usize) -> Result<(), Reject>,
+    ) -> Result<Arc<[u8]>, Reject> {
         let rest = format!("{PEER}: {peer}\r\ncontent-length: {}\r\n\r\n", body.len());
         let message = [canonical.as_bytes(), rest.as_bytes(), body].concat();
         let now = time::now();
@@ -78,20 +86,26 @@ impl Engine {
             log::line(now, &format!("the engine broke its contract: {error}"));
             std::process::abort();
         });
+        let answer: Arc<[u8]> = answer.into();
+        let reusable = kind == REUSABLE && body.is_empty();
+        let shared = reusable && self.remember(canonical, &answer, now);
+        let admitted = if shared { Ok(()) } else { admit(answer.len()) };
         lock(&self.idle).push(stream);
         self.freed.notify_one();
+        admitted.map(|()| answer)
+    }
 
-        let answer: Arc<[u8]> = answer.into();
-        if kind == REUSABLE && body.is_empty() {
-            let mut answers = lock(&self.answers);
-            if answers.second != now {
-                *answers = Answers { second: now, by_request: BTreeMap::new() };
-            }
-            if answers.by_request.len() < MAX_ANSWERS {
-                answers.by_request.insert(canonical.to_owned(), answer.clone());
-            }
+    /// False if this second's answers are enough.
+    fn remember(&self, canonical: &str, answer: &Arc<[u8]>, now: u64) -> bool {
+        let mut answers = lock(&self.answers);
+        if answers.second != now {
+            *answers = Answers { second: now, by_request: BTreeMap::new() };
         }
-        Ok(answer)
+        let room = answers.by_request.len() < MAX_ANSWERS;
+        if room {
+            answers.by_request.insert(canonical.to_owned(), answer.clone());
+        }
+        room
     }
 }
 
@@ -119,6 +133,6 @@ fn ask(engine: &mut UnixStream, message: &[u8]) -> io::Result<(u8, Vec<u8>)> {
 }
 
 /// A thread that panics ends the process (`panic = "abort"`), so no lock is ever poisoned.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,11 +1,12 @@
 //! The callback's public keys, by version. A request names a key URL; it is compared with the one
 //! documented shape and never visited: keys come from our own origin, within limits of time, size
-//! and rate, or from the pinned file. The only file (with oss.rs) that names `ureq`.
+//! and rate, or from the pinned file. `oss.rs` makes the calls.
 
 use std::time::Duration;
 
 use crate::callback::PublicKey;
 use crate::config::KeySource;
+use crate::oss::agent;
 use crate::reject::Reject;
 
 /// Where OSS publishes its keys.
@@ -110,17 +111,10 @@ fn version(url: &str) -> Option<u32> {
     if plain && digits.len() <= 4 { digits.parse().ok() } else { None }
 }
 
-/// Fetches a PEM: TLS with certificates checked (unless `url` is http, which the configuration
-/// allows on loopback only), no redirects, no proxy, bounded in time and size.
+/// Fetches a PEM, bounded in time and size.
 pub fn fetch(url: &str) -> Result<String, String> {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .https_only(url.starts_with("https:"))
-        .max_redirects(0)
-        .proxy(None)
-        .timeout_global(Some(FETCH_TIMEOUT))
-        .build()
-        .into();
-    let mut response = agent.get(url).call().map_err(|error| error.to_string())?;
+    let mut response =
+        agent(url, FETCH_TIMEOUT).get(url).call().map_err(|error| error.to_string())?;
     if response.status() != 200 {
         return Err(format!("status {}", response.status().as_u16()));
     }

@@ -1,5 +1,6 @@
-//! Signed calls to the bucket: the HEAD that confirms a callback. With `keys.rs` the only file that
-//! names `ureq`. Implements Alibaba Cloud OSS, "Signature version 4 in the Authorization header".
+//! Every call to the outside, and the one that is signed: the HEAD that confirms a callback. The
+//! only file that names `ureq`. Implements Alibaba Cloud OSS, "Signature version 4 in the
+//! Authorization header".
 
 use std::time::Duration;
 
@@ -13,6 +14,19 @@ use crate::time;
 /// In all, so that OSS's 5 seconds hold.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How every call leaves this process, for `url` and what is beside it: TLS with certificates
+/// checked (unless it is http, which is configured), no redirects, no proxy, bounded in time.
+pub fn agent(url: &str, timeout: Duration) -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .https_only(url.starts_with("https:"))
+        .max_redirects(0)
+        .proxy(None)
+        .timeout_global(Some(timeout))
+        .http_status_as_error(false)
+        .build()
+        .into()
+}
+
 /// The bucket as we reach it.
 pub struct Bucket {
     agent: ureq::Agent,
@@ -24,14 +38,8 @@ pub struct Bucket {
 impl Bucket {
     /// `host` is `https://BUCKET.ENDPOINT`.
     pub fn new(host: &str, name: &str, region: &str) -> Bucket {
-        let config = ureq::Agent::config_builder()
-            .max_redirects(0)
-            .proxy(None)
-            .timeout_global(Some(TIMEOUT))
-            .http_status_as_error(false)
-            .build();
         let [host, name, region] = [host, name, region].map(str::to_owned);
-        Bucket { agent: config.into(), host, name, region }
+        Bucket { agent: agent(&host, TIMEOUT), host, name, region }
     }
 
     /// Whether the object is there with this size and ETag (as a callback spells them).

@@ -12,7 +12,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use oss_standin::{CallbackRecord, Options, STRANGER_KEY_PEM, Standin};
 use serde_json::{Value, json};
 use support::trust::{self, Connection, callback_token, now, ticket, ticket_of};
-use support::{Reply, Server, post_form, request, run};
+use support::{Reply, Server, request, run, upload};
 
 const V1: &str = "/";
 const V4: &str = "/get_post_signature_for_oss_upload";
@@ -144,19 +144,6 @@ impl World {
         assert_eq!(callbacks.len(), count);
         callbacks.pop().unwrap()
     }
-}
-
-fn upload(policy: &Value, name: &str, bytes: &[u8], change: &[(&str, &str)]) -> Reply {
-    let fields = policy["fields"].as_object().unwrap();
-    let mut fields: Vec<(&str, &str)> =
-        fields.iter().map(|(name, value)| (&**name, value.as_str().unwrap())).collect();
-    for (name, value) in change {
-        fields.retain(|(field, _)| field != name);
-        if !value.is_empty() {
-            fields.push((name, value));
-        }
-    }
-    post_form(policy["url"].as_str().unwrap(), &fields, (name, "text/plain", bytes))
 }
 
 fn record(folder: &std::path::Path) -> Vec<Value> {

@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use serde_json::Value;
+
 /// An answer, header names in lower case.
 #[derive(Debug, Clone)]
 pub struct Reply {
@@ -98,4 +100,18 @@ pub fn post_form(url: &str, fields: &[(&str, &str)], file: (&str, &str, &[u8])) 
     let content_type = format!("multipart/form-data; boundary={BOUNDARY}");
     let headers = [("Content-Type", content_type.as_str())];
     request(address.parse().expect("an address"), "POST", "/", &headers, &body)
+}
+
+/// Uploads with the `fields` of a policy after `change` (an empty value takes a field away).
+pub fn upload(policy: &Value, name: &str, bytes: &[u8], change: &[(&str, &str)]) -> Reply {
+    let fields = policy["fields"].as_object().expect("a policy");
+    let mut fields: Vec<(&str, &str)> =
+        fields.iter().map(|(name, value)| (&**name, value.as_str().expect("text"))).collect();
+    for (name, value) in change {
+        fields.retain(|(field, _)| field != name);
+        if !value.is_empty() {
+            fields.push((name, value));
+        }
+    }
+    post_form(policy["url"].as_str().expect("a url"), &fields, (name, "text/plain", bytes))
 }

@@ -6,5 +6,5 @@ mod server;
 pub mod trust;
 pub mod webdriver;
 
-pub use http::{Reply, post_form, read_reply, request, send};
+pub use http::{Reply, post_form, read_reply, request, send, upload};
 pub use server::{Run, Server, binary, run};
