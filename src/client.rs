@@ -17,7 +17,7 @@ const MESSAGE_TIME: Duration = Duration::from_secs(10);
 /// Between requests.
 const IDLE_TIME: Duration = Duration::from_secs(15);
 const LINGER_TIME: Duration = Duration::from_secs(1);
-const READ_BYTES: usize = 2 * 1024;
+const READ_BYTES: usize = 1536; // a callback, mostly
 
 /// Why a connection ends.
 enum End {

@@ -22,7 +22,7 @@ const STACK_BYTES: usize = 64 * 1024;
 /// What a connection may buffer on its own account, and what all may buffer beyond it together:
 /// so many slow senders of long bodies cannot make the process grow.
 const OWN_BYTES: usize = 4 * 1024;
-const SHARED_BYTES: usize = 768 * 1024;
+const SHARED_BYTES: usize = 384 * 1024;
 /// No connection gives way before it had this long to be served.
 const MIN_WAIT_MILLISECONDS: u64 = 5;
 /// `Connection::waiting_since` of one whose request is complete.

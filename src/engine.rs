@@ -18,7 +18,7 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Longer than the loop's longest wait: an engine that takes longer is broken.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Distinct reusable answers that are kept.
-const MAX_ANSWERS: usize = 6;
+const MAX_ANSWERS: usize = 4;
 /// Most answers fit, so that one read has them whole.
 const ANSWER_BYTES: usize = 4096;
 
@@ -126,6 +126,7 @@ fn ask(engine: &mut UnixStream, message: &[u8]) -> io::Result<(u8, Vec<u8>)> {
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
     answer.drain(..5);
     let missing = length.checked_sub(answer.len()).ok_or(io::Error::other("answer too long"))?;
+    answer.reserve_exact(missing);
     if engine.take(missing as u64).read_to_end(&mut answer)? < missing {
         return Err(io::Error::other("answer cut off"));
     }
