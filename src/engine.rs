@@ -95,13 +95,15 @@ impl Engine {
         admitted.map(|()| answer)
     }
 
-    /// False if this second's answers are enough.
-    fn remember(&self, canonical: &str, answer: &Arc<[u8]>, now: u64) -> bool {
+    /// False if this second's answers are enough, or the answer is of a second that is over: were
+    /// those in turn with this second's, each would put out the other and none would be shared.
+    fn remember(&self, canonical: &str, answer: &Arc<[u8]>, asked: u64) -> bool {
         let mut answers = lock(&self.answers);
-        if answers.second != now {
-            *answers = Answers { second: now, by_request: BTreeMap::new() };
+        let second = time::now();
+        if answers.second != second {
+            *answers = Answers { second, by_request: BTreeMap::new() };
         }
-        let room = answers.by_request.len() < MAX_ANSWERS;
+        let room = asked == second && answers.by_request.len() < MAX_ANSWERS;
         if room {
             answers.by_request.insert(canonical.to_owned(), answer.clone());
         }

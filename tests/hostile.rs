@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use appserver::head::{self, Limits};
 use appserver::http::{HEADERS, MAX_BODY_BYTES};
@@ -465,6 +465,10 @@ fn slow_readers_of_what_others_just_had() {
 fn slow_readers_of(target: impl Fn(usize, usize) -> String + Sync) {
     let world = world(&[]);
     let slow: Vec<TcpStream> = (0..600).map(|_| connect_narrow(world.address()).unwrap()).collect();
+    // In the middle of them one second ends and another begins.
+    while SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_millis() < 950 {
+        thread::sleep(Duration::from_millis(1));
+    }
     world.while_others_are_served(|| {
         for (client, stream) in slow.iter().enumerate() {
             let last = [1, 2, 20][client % 3];
