@@ -1,6 +1,7 @@
 //! Whose request it is. Documents: "PostObject" (V1 and V4), "Include a V4 signature in the
-//! Authorization header", "STS", and the EC pages 0002-*.
+//! Authorization header", "STS", and the EC pages 0002-* and 0003-00000301.
 
+use crate::credentials::{AccessKey, Issued};
 use crate::digest::{percent_decode, percent_encode};
 use crate::error::OssError;
 use crate::http::Head;
@@ -21,13 +22,15 @@ pub enum Signer {
     V4,
 }
 
-/// Checks the signature of a form over its field `policy`.
+/// Checks the signature of a form over its field `policy`; what its key may do is left to the
+/// caller, who knows the object. Errors: `OssError`, 400 and 403.
 pub fn form(
     fields: &Fields,
     options: &Options,
+    issued: &[Issued],
     refuse_v1: bool,
     now: u64,
-) -> Result<Signer, OssError> {
+) -> Result<(Signer, AccessKey), OssError> {
     let version = fields.get("x-oss-signature-version");
     let v4 = version.is_some() || fields.get("x-oss-signature").is_some();
     let names = ["policy", "signature", "OSSAccessKeyId", "x-oss-credential"];
@@ -57,20 +60,18 @@ pub fn form(
         return Err(error.ec("0002-00000704"));
     }
     let token = fields.get("x-oss-security-token");
-    let (id, expected) = if v4 {
+    let (id, date) = if v4 {
         let credential = Credential::parse(fields.get("x-oss-credential").unwrap_or(""), options)?;
         let date = fields.get("x-oss-date").and_then(time::parse_basic);
         let date = date.ok_or_else(|| OssError::argument("Invalid x-oss-date."))?;
         credential.same_day(date)?;
-        let expected =
-            sign::v4(&options.access_key_secret, &credential.date, &options.region, policy);
         if date > now + SKEW {
             return Err(skewed());
         }
         if now > date + MAX_AGE {
             return Err(OssError::denied("Request has expired."));
         }
-        (credential.id, expected)
+        (credential.id, Some(credential.date))
     } else {
         let id = fields.get("OSSAccessKeyId").ok_or_else(|| {
             OssError::argument("Bucket POST must contain a field named 'OSSAccessKeyId'.")
@@ -79,17 +80,28 @@ pub fn form(
         if id.is_empty() {
             return Err(OssError::argument("Empty field 'OSSAccessKeyId'.").ec("0002-00000707"));
         }
-        (id.to_string(), sign::post_v1(&options.access_key_secret, policy))
+        (id.to_string(), None)
     };
-    known(&id, token, options)?;
+    let key = known(&id, token, options, issued, now)?;
+    let expected = match date {
+        Some(date) => sign::v4(&key.secret, &date, &options.region, policy),
+        None => sign::post_v1(&key.secret, policy),
+    };
     if signature != expected {
         return Err(mismatch(&id, signature, policy).ec("0002-00000705"));
     }
-    Ok(if v4 { Signer::V4 } else { Signer::V1 })
+    Ok((if v4 { Signer::V4 } else { Signer::V1 }, key))
 }
 
-/// Checks the `Authorization` of a request for the object `key`.
-pub fn header(head: &Head, key: &str, options: &Options, now: u64) -> Result<(), OssError> {
+/// Checks the `Authorization` of a request that reads the object `key`, and whether its holder may
+/// read it. Errors: `OssError`, 400 and 403.
+pub fn header(
+    head: &Head,
+    key: &str,
+    options: &Options,
+    issued: &[Issued],
+    now: u64,
+) -> Result<(), OssError> {
     let authorization = head.header("authorization").ok_or_else(anonymous)?;
     let malformed = || OssError::argument("Invalid Authorization header.");
     let parameters = authorization.strip_prefix(V4_ALGORITHM).ok_or_else(malformed)?;
@@ -113,7 +125,8 @@ pub fn header(head: &Head, key: &str, options: &Options, now: u64) -> Result<(),
     let payload = payload.filter(|payload| *payload == "UNSIGNED-PAYLOAD").ok_or_else(|| {
         OssError::argument("Invalid x-oss-content-sha256, it must be UNSIGNED-PAYLOAD.")
     })?;
-    known(&credential.id, head.header("x-oss-security-token"), options)?;
+    let token = head.header("x-oss-security-token");
+    let access_key = known(&credential.id, token, options, issued, now)?;
     let request = canonical_request(
         head,
         key,
@@ -124,12 +137,26 @@ pub fn header(head: &Head, key: &str, options: &Options, now: u64) -> Result<(),
     let scope = format!("{}/{}/oss/{V4_REQUEST}", credential.date, options.region);
     let hash = sign::sha256_hex(request.as_bytes());
     let text = format!("{V4_ALGORITHM}\n{stamp}\n{scope}\n{hash}");
-    let secret = &options.access_key_secret;
-    if sign::v4(secret, &credential.date, &options.region, &text) != signature {
+    if sign::v4(&access_key.secret, &credential.date, &options.region, &text) != signature {
         let error = mismatch(&credential.id, signature, &text).ec("0002-00000040");
         return Err(error.with("CanonicalRequest", request));
     }
-    Ok(())
+    authorize(&access_key, "oss:GetObject", key, options)
+}
+
+/// EC 0003-00000301: whether the policy of a temporary key's session allows the action.
+pub fn authorize(
+    access_key: &AccessKey,
+    action: &str,
+    key: &str,
+    options: &Options,
+) -> Result<(), OssError> {
+    let account = options.role_arn.split(':').nth(3).unwrap_or("");
+    let resource = format!("acs:oss:oss-{}:{account}:{}/{key}", options.region, options.bucket);
+    if access_key.allows(action, &resource) {
+        return Ok(());
+    }
+    Err(OssError::denied("Access denied by authorizer's policy.").ec("0003-00000301"))
 }
 
 fn canonical_request(
@@ -212,17 +239,28 @@ impl Credential {
 }
 
 /// "STS": a temporary key goes with its token, a permanent one with none.
-fn known(id: &str, token: Option<&str>, options: &Options) -> Result<(), OssError> {
+fn known(
+    id: &str,
+    token: Option<&str>,
+    options: &Options,
+    issued: &[Issued],
+    now: u64,
+) -> Result<AccessKey, OssError> {
     let unknown = || {
         let message = "The OSS Access Key Id you provided does not exist in our records.";
         OssError::new(403, "InvalidAccessKeyId", message).with("OSSAccessKeyId", id)
     };
-    if id != options.access_key_id {
-        return Err(unknown().ec("0002-00000902"));
-    }
-    match (&options.security_token, token) {
-        (None, None) => Ok(()),
-        (Some(own), Some(token)) if own == token => Ok(()),
+    let key = AccessKey::find(id, options, issued);
+    let key = key.ok_or_else(|| unknown().ec("0002-00000902"))?;
+    match (&key.token, token) {
+        (None, None) => Ok(key),
+        // The real one gives the token away here: what prints an answer may not print all of it.
+        (Some(own), Some(token)) if own == token && key.expired(now) => {
+            let message = "The security token you provided has expired.";
+            let error = OssError::new(403, "SecurityTokenExpired", message).ec("0002-00000007");
+            Err(error.with("SecurityToken", token))
+        }
+        (Some(own), Some(token)) if own == token => Ok(key),
         // Documented under "The OSS Access Key Id you provided does not exist in our records".
         (Some(_), None) => Err(unknown().ec("0002-00000902")),
         (None, Some(_)) => Err(unknown().ec("0002-00000002")),
@@ -317,10 +355,14 @@ mod tests {
                 security_token: token.map(str::to_string),
                 ..Options::default()
             };
-            assert_eq!(header(&head, "1234+-/123/1.txt", &options, now), Ok(()), "{signature}");
-            let other = header(&head, "1234+-/123/2.txt", &options, now).unwrap_err();
+            assert_eq!(
+                header(&head, "1234+-/123/1.txt", &options, &[], now),
+                Ok(()),
+                "{signature}"
+            );
+            let other = header(&head, "1234+-/123/2.txt", &options, &[], now).unwrap_err();
             assert_eq!((other.status, other.code.as_str()), (403, "SignatureDoesNotMatch"));
-            let late = header(&head, "1234+-/123/1.txt", &options, now + 901).unwrap_err();
+            let late = header(&head, "1234+-/123/1.txt", &options, &[], now + 901).unwrap_err();
             assert_eq!((late.status, late.code.as_str()), (403, "RequestTimeTooSkewed"));
         }
     }

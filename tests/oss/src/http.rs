@@ -62,6 +62,16 @@ pub fn read_head(mut stream: &TcpStream) -> io::Result<Option<Head>> {
     }
 }
 
+/// RFC 9110, 10.1.1: a client may wait for this before it sends the body.
+pub fn invite_body(mut stream: &TcpStream, head: &Head) -> io::Result<()> {
+    match head.header("expect") {
+        Some(value) if value.eq_ignore_ascii_case("100-continue") => {
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
+        }
+        _ => Ok(()),
+    }
+}
+
 fn parse_head(bytes: &[u8]) -> io::Result<Head> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);

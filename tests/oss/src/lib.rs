@@ -1,6 +1,7 @@
-//! A small OSS bucket on the loopback interface, for the tests and the demo. It does what Alibaba
-//! Cloud documents of PostObject and of the upload callback, keeps what it was sent, records what
-//! it did, and breaks on demand. It shares no code with the product.
+//! A small OSS bucket on the loopback interface, for the tests and the demo, with the two services
+//! beside it that issue temporary credentials. It does what Alibaba Cloud documents of PostObject,
+//! of the upload callback, of AssumeRole and of an ECS role's credentials, keeps what it was sent,
+//! records what it did, and breaks on demand. It shares no code with the product.
 //!
 //! - `server`: listens, reads requests, routes them, adds CORS and common headers
 //! - `post`: PostObject, from the form to the answer; `form` and `policy` are its parts
@@ -8,11 +9,13 @@
 //! - `notify`: the callback after an upload; `callback` has its parameter, template and wire
 //! - `read`: GET and HEAD of an object
 //! - `keys`: the second listener, which serves the public key
+//! - `sts`, `metadata`: the third and the fourth, which issue what `credentials` makes
+//! - `session`: the policy that goes with what STS issues
 //! - `sign`, `digest`, `image`, `time`, `error`, `http`: what all of them use
 
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -21,31 +24,36 @@ use std::{fmt, io};
 
 mod access;
 mod callback;
+mod credentials;
 mod digest;
 mod error;
 mod form;
 mod http;
 mod image;
 mod keys;
+mod metadata;
 mod notify;
 mod policy;
 mod post;
 mod read;
 mod server;
+mod session;
 mod sign;
+mod sts;
 mod time;
 
 #[cfg(test)]
 mod tests;
 
 pub use callback::HeaderCase;
+pub use credentials::{Issued, Source};
 pub use keys::KEY_PATH;
 pub use sign::{PRIVATE_KEY_PEM, STRANGER_KEY_PEM, callback_string_to_sign};
 
 /// The one key URL seen in the wild; the other spelling begins with `http://`.
 pub const PUB_KEY_URL: &str = "https://gosspublic.alicdn.com/callback_pub_key_v1.pem";
 
-/// The bucket and the one credential that may use it.
+/// The bucket, the one credential that is there from the start, and what issues further ones.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub bucket: String,
@@ -55,6 +63,12 @@ pub struct Options {
     pub access_key_secret: String,
     /// `Some`: the key is temporary, and requests must carry this token.
     pub security_token: Option<String>,
+    /// `acs:ram::ACCOUNT:role/ROLE`: the one role that STS knows.
+    pub role_arn: String,
+    /// The role of the ECS instance.
+    pub ecs_role: String,
+    /// The life of what is issued, whatever `DurationSeconds` says, in seconds.
+    pub credential_seconds: u64,
     /// Prints each step to stdout.
     pub verbose: bool,
 }
@@ -67,6 +81,9 @@ impl Default for Options {
             access_key_id: "LTAI5tExampleKeyId".to_string(),
             access_key_secret: "exampleAccessKeySecret".to_string(),
             security_token: None,
+            role_arn: "acs:ram::1234567890123456:role/uploader".to_string(),
+            ecs_role: "appserver".to_string(),
+            credential_seconds: 3600,
             verbose: false,
         }
     }
@@ -172,6 +189,23 @@ pub enum KeyFault {
     Body(String),
 }
 
+/// What STS or the metadata service does with every request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum CredentialFault {
+    #[default]
+    Serve,
+    /// This status and code, whatever was asked.
+    Status(u16, String),
+    /// It accepts and says nothing until `release`, then closes.
+    Hang,
+    /// It serves, this much later or after a `release`.
+    Delay(Duration),
+    /// 200 with this text: STS whatever was asked, the metadata service in place of a credential.
+    Body(String),
+    /// A good answer with a credential that ended a minute ago.
+    Expired,
+}
+
 /// Changes a callback's body.
 pub type Tamper = Box<dyn Fn(Vec<u8>) -> Vec<u8> + Send>;
 
@@ -213,6 +247,8 @@ pub struct Faults {
     /// clear text, as a proxy that ends TLS would pass it on.
     pub routes: Vec<(String, SocketAddr)>,
     pub key: KeyFault,
+    pub sts: CredentialFault,
+    pub metadata: CredentialFault,
 }
 
 impl Default for Faults {
@@ -237,6 +273,8 @@ impl Default for Faults {
             space_as_plus: false,
             routes: Vec::new(),
             key: KeyFault::default(),
+            sts: CredentialFault::default(),
+            metadata: CredentialFault::default(),
         }
     }
 }
@@ -248,7 +286,8 @@ impl Faults {
     }
 }
 
-/// A running bucket and its key host. Clones are the same one; the last that is dropped ends it.
+/// A running bucket and the hosts beside it. Clones are the same one; the last that is dropped
+/// ends it.
 #[derive(Clone)]
 pub struct Standin(Arc<Running>);
 
@@ -256,6 +295,8 @@ struct Running {
     shared: Arc<Shared>,
     bucket: server::Listener,
     keys: server::Listener,
+    sts: server::Listener,
+    metadata: server::Listener,
 }
 
 impl fmt::Debug for Standin {
@@ -280,7 +321,10 @@ impl Standin {
         });
         let bucket = server::listen(&shared, server::connection)?;
         let keys = server::listen(&shared, keys::connection)?;
-        let standin = Standin(Arc::new(Running { shared: shared.clone(), bucket, keys }));
+        let sts = server::listen(&shared, sts::connection)?;
+        let metadata = server::listen(&shared, metadata::connection)?;
+        let running = Running { shared: shared.clone(), bucket, keys, sts, metadata };
+        let standin = Standin(Arc::new(running));
         shared.say(format_args!("bucket {} at {}", shared.options.bucket, standin.url()));
         Ok(standin)
     }
@@ -293,6 +337,16 @@ impl Standin {
     /// `http://127.0.0.1:PORT2`, which serves `/callback_pub_key_v1.pem`.
     pub fn key_origin(&self) -> String {
         format!("http://{}", self.0.keys.address)
+    }
+
+    /// `http://127.0.0.1:PORT3`: STS, which serves AssumeRole at `/`.
+    pub fn sts_url(&self) -> String {
+        format!("http://{}", self.0.sts.address)
+    }
+
+    /// `http://127.0.0.1:PORT4`: the metadata service of an ECS instance, in hardened mode.
+    pub fn metadata_url(&self) -> String {
+        format!("http://{}", self.0.metadata.address)
     }
 
     pub fn public_key_pem(&self) -> &str {
@@ -350,6 +404,17 @@ impl Standin {
         self.0.shared.state().key_requests.clone()
     }
 
+    /// Every temporary credential so far, the expired too.
+    pub fn issued(&self) -> Vec<Issued> {
+        self.0.shared.state().issued.clone()
+    }
+
+    /// How many requests came to STS and to the metadata service, the failed included: a credential
+    /// of an ECS role takes two, its token and itself.
+    pub fn credential_requests(&self) -> usize {
+        self.0.shared.state().credential_requests
+    }
+
     /// Waits until there are `count` records; after `limit` it gives what there is.
     pub fn wait_for_posts(&self, count: usize, limit: Duration) -> Vec<PostRecord> {
         self.0.shared.wait(limit, |state| state.posts.len() >= count).posts.clone()
@@ -361,6 +426,11 @@ impl Standin {
 
     pub fn wait_for_key_requests(&self, count: usize, limit: Duration) -> Vec<String> {
         self.0.shared.wait(limit, |state| state.key_requests.len() >= count).key_requests.clone()
+    }
+
+    pub fn wait_for_credential_requests(&self, count: usize, limit: Duration) -> usize {
+        let state = self.0.shared.wait(limit, |state| state.credential_requests >= count);
+        state.credential_requests
     }
 
     /// Waits until that many requests have been held since the start; whether they were.
@@ -404,7 +474,7 @@ impl Standin {
         [request.head(), request.body].concat()
     }
 
-    /// Unix seconds at which the bucket's clock stands; `None`: the real time.
+    /// Unix seconds at which the clock of all its hosts stands; `None`: the real time.
     pub fn set_clock(&self, now: Option<u64>) {
         self.0.shared.state().clock = now;
     }
@@ -421,6 +491,8 @@ impl Drop for Running {
         }
         self.bucket.end();
         self.keys.end();
+        self.sts.end();
+        self.metadata.end();
         for connection in lock(&shared.connections).drain(..).filter_map(|weak| weak.upgrade()) {
             let _ = connection.shutdown(std::net::Shutdown::Both);
         }
@@ -447,6 +519,12 @@ pub(crate) struct State {
     reads: Vec<ReadRecord>,
     preflights: Vec<Vec<(String, String)>>,
     key_requests: Vec<String>,
+    issued: Vec<Issued>,
+    credential_requests: usize,
+    /// of AssumeRole, used up
+    nonces: HashSet<String>,
+    /// of the metadata service, and when each ends in Unix seconds
+    metadata_tokens: Vec<(String, u64)>,
     clock: Option<u64>,
     stalls: usize,
     releases: usize,

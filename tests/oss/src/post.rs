@@ -219,12 +219,14 @@ fn permit(
     })?;
     let now = shared.now();
     let refuse_v1 = shared.faults().refuse_v1;
-    let signer = access::form(fields, &shared.options, refuse_v1, now)?;
+    let issued = shared.state().issued.clone();
+    let (signer, access_key) = access::form(fields, &shared.options, &issued, refuse_v1, now)?;
     let policy = Policy::parse(fields.get("policy").unwrap_or(""))?;
     policy.check(fields, &shared.options.bucket, signer == Signer::V4, now)?;
     // "PostObject", key: the variable is replaced when the policy has been checked.
     record.key = key.replace("${filename}", &record.filename);
     check_key(&record.key)?;
+    access::authorize(&access_key, "oss:PutObject", &record.key, &shared.options)?;
     let choice = |name: &'static str, known: &[&str]| match fields.get(name) {
         Some(value) if !known.contains(&value) => {
             Err(OssError::argument(format!("Invalid value of {name}.")).with("ArgumentName", name))

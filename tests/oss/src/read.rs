@@ -33,7 +33,8 @@ fn find(shared: &Shared, head: &Head, key: &str) -> Result<Reply, OssError> {
     let public = object.as_ref().and_then(|object| object.acl.as_deref());
     let public = public.is_some_and(|acl| acl.starts_with("public-read"));
     if !public || head.header("authorization").is_some() {
-        access::header(head, key, &shared.options, shared.now())?;
+        let issued = shared.state().issued.clone();
+        access::header(head, key, &shared.options, &issued, shared.now())?;
     }
     let object = object.ok_or_else(|| {
         OssError::new(404, "NoSuchKey", "The specified key does not exist.")

@@ -6,11 +6,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use ring::rand::{SecureRandom, SystemRandom};
-
 use crate::error::OssError;
 use crate::http::{self, Body, Head, Reply};
-use crate::{Shared, digest, lock, post, read, time};
+use crate::{Shared, credentials, digest, lock, post, read, time};
 
 /// A port that is served by a thread of its own.
 pub struct Listener {
@@ -63,18 +61,14 @@ pub fn listen(
 
 /// 24 upper-case hex digits, as in `x-oss-request-id`.
 pub fn request_id() -> String {
-    let mut bytes = [0; 12];
-    SystemRandom::new().fill(&mut bytes).expect("the system gives random bytes");
-    digest::hex(&bytes).to_ascii_uppercase()
+    digest::hex(&credentials::random(12)).to_ascii_uppercase()
 }
 
 /// Serves the requests of one connection to the bucket.
 pub fn connection(shared: &Shared, stream: &TcpStream) -> io::Result<()> {
     while let Some(head) = http::read_head(stream)? {
         let request_id = request_id();
-        if head.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue")) {
-            io::Write::write_all(&mut &*stream, b"HTTP/1.1 100 Continue\r\n\r\n")?;
-        }
+        http::invite_body(stream, &head)?;
         let Some(reply) = route(shared, stream, &head, &request_id)? else { return Ok(()) };
         let reply = finish(shared, &head, &request_id, reply);
         reply.write(stream, head.close, head.method == "HEAD")?;

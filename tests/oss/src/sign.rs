@@ -1,13 +1,14 @@
 //! Every signature of the protocol, computed with `ring` and with padding rules written here: the
 //! product uses other crates, so one mistake cannot hide on both sides. Documents: "PostObject"
-//! (V1 and V4), "Include a V4 signature in the Authorization header", "Callback".
+//! (V1 and V4), "Include a V4 signature in the Authorization header", "Callback", "Request syntax
+//! and signature method V2 for RPC APIs".
 
 use ring::{digest, hmac};
 use rsa::pkcs1::DecodeRsaPrivateKey;
 use rsa::pkcs8::EncodePublicKey;
 use rsa::{Pkcs1v15Sign, RsaPrivateKey};
 
-use crate::digest::{base64, from_base64, hex, md5, percent_decode};
+use crate::digest::{base64, from_base64, hex, md5, percent_decode, percent_encode};
 
 pub const V4_ALGORITHM: &str = "OSS4-HMAC-SHA256";
 pub const V4_REQUEST: &str = "aliyun_v4_request";
@@ -28,6 +29,26 @@ fn v4_key(secret: &str, date: &str, region: &str) -> Vec<u8> {
         key = mac(hmac::HMAC_SHA256, &key, part.as_bytes());
     }
     key
+}
+
+/// STS: base64(HMAC-SHA1(secret and `&`, text)).
+pub fn rpc(secret: &str, text: &str) -> String {
+    let key = format!("{secret}&");
+    base64(&mac(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key.as_bytes(), text.as_bytes()))
+}
+
+/// STS: the method, the path `/` and the parameters but `Signature`, which are sorted by name and
+/// then encoded twice, once as a query and once as a part of this text.
+pub fn rpc_string_to_sign(method: &str, params: &[(String, String)]) -> String {
+    let mut params: Vec<_> = params.iter().filter(|(name, _)| name != "Signature").collect();
+    params.sort();
+    let query: Vec<String> = params
+        .iter()
+        .map(|(name, value)| {
+            format!("{}={}", percent_encode(name, b""), percent_encode(value, b""))
+        })
+        .collect();
+    format!("{method}&%2F&{}", percent_encode(&query.join("&"), b""))
 }
 
 fn mac(algorithm: hmac::Algorithm, key: &[u8], text: &[u8]) -> Vec<u8> {
@@ -176,6 +197,41 @@ mod tests {
             let signature = v4(vector.secret, "20231203", "cn-hangzhou", vector.policy);
             assert_eq!(signature, vector.v4);
             assert_eq!(post_v1(vector.secret, vector.policy), vector.v1);
+        }
+    }
+
+    /// DescribeRegions, the example of the ECS API's page on signatures, "API 签名机制(示例)". It
+    /// was first published with `TimeStamp` (still at developer.aliyun.com/ask/210168), later with
+    /// `Timestamp`; each has a signature of its own.
+    #[test]
+    fn documented_rpc_request() {
+        let cases = [
+            ("Timestamp", "OLeaidS1JvxuMvnyHOwuJ+uX5qY="),
+            ("TimeStamp", "CT9X0VtwR86fNWSnsc6v8YGOjuE="),
+        ];
+        for (stamp, signature) in cases {
+            let params = [
+                (stamp, "2016-02-23T12:46:24Z"),
+                ("Format", "XML"),
+                ("AccessKeyId", "testid"),
+                ("Action", "DescribeRegions"),
+                ("SignatureMethod", "HMAC-SHA1"),
+                ("SignatureNonce", "3ee8c1b8-83d3-44af-a94f-4e0ad82fd6cf"),
+                ("Version", "2014-05-26"),
+                ("SignatureVersion", "1.0"),
+                ("Signature", "left out"),
+            ];
+            let params = params.map(|(name, value)| (name.to_string(), value.to_string()));
+            let text = rpc_string_to_sign("GET", &params);
+            let expected = format!(
+                "GET&%2F&AccessKeyId%3Dtestid%26Action%3DDescribeRegions%26Format%3DXML\
+                 %26SignatureMethod%3DHMAC-SHA1\
+                 %26SignatureNonce%3D3ee8c1b8-83d3-44af-a94f-4e0ad82fd6cf\
+                 %26SignatureVersion%3D1.0%26{stamp}%3D2016-02-23T12%253A46%253A24Z\
+                 %26Version%3D2014-05-26"
+            );
+            assert_eq!(text, expected);
+            assert_eq!(rpc("testsecret", &text), signature);
         }
     }
 

@@ -10,6 +10,8 @@ use serde_json::json;
 
 use super::*;
 
+mod temporary;
+
 const NOW: u64 = 1_701_605_532; // 2023-12-03T12:12:12Z
 const LONG: Duration = Duration::from_secs(20);
 
@@ -738,7 +740,8 @@ fn objects_are_read_with_a_signed_header() {
         let signature = sign::v4(secret, "20231203", "cn-hangzhou", &text);
         let request = format!(
             "{method} {path} HTTP/1.1\r\nx-oss-date: 20231203T121212Z\r\n\
-             x-oss-security-token: token\r\nx-oss-content-sha256: UNSIGNED-PAYLOAD\r\nAuthorization: OSS4-HMAC-SHA256 \
+             x-oss-security-token: token\r\nx-oss-content-sha256: UNSIGNED-PAYLOAD\r\n\
+             Authorization: OSS4-HMAC-SHA256 \
              Credential=LTAI5tExampleKeyId/{scope},Signature={signature}\r\n\r\n"
         );
         let mut stream = connect(&standin);

@@ -22,6 +22,13 @@ pub fn basic(unix: u64) -> String {
     format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
 }
 
+/// `2015-04-09T11:52:19Z`, the form of STS.
+pub fn extended(unix: u64) -> String {
+    let (year, month, day) = civil(unix / DAY);
+    let (hour, minute, second) = clock(unix);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 /// Reads `20231203T121212Z`.
 pub fn parse_basic(text: &str) -> Option<u64> {
     let b = text.as_bytes();
@@ -31,7 +38,8 @@ pub fn parse_basic(text: &str) -> Option<u64> {
     unix([&b[0..4], &b[4..6], &b[6..8], &b[9..11], &b[11..13], &b[13..15]])
 }
 
-/// Reads `2026-11-21T12:00:00Z`, also with a fraction of a second: a policy's `expiration`.
+/// Reads `2026-11-21T12:00:00Z`, also with a fraction of a second: a policy's `expiration`, and
+/// without one the `Timestamp` of STS.
 pub fn parse_extended(text: &str) -> Option<u64> {
     let b = text.as_bytes();
     if b.len() < 20 || (b[4], b[7], b[10], b[13], b[16]) != (b'-', b'-', b'T', b':', b':') {
@@ -104,6 +112,7 @@ mod tests {
         assert_eq!(parse_extended("2023-12-03T12:12:12Z"), Some(1_701_605_532));
         assert_eq!(http_date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(basic(1_709_164_800), "20240229T000000Z");
+        assert_eq!(extended(1_428_580_339), "2015-04-09T11:52:19Z");
     }
 
     #[test]

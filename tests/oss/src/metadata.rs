@@ -1,0 +1,99 @@
+//! The metadata service of an ECS instance, as far as the credentials of its role, on a port of its
+//! own and in the hardened mode only. Document: "Instance metadata" (access in security hardening
+//! mode), "Instance RAM role". What it says in an error is not documented: only the status counts.
+
+use std::io;
+use std::net::TcpStream;
+
+use serde_json::json;
+
+use crate::credentials::{self, Source};
+use crate::http::{self, Body, Head, Reply};
+use crate::{CredentialFault, Shared, digest, time};
+
+const TOKEN_PATH: &str = "/latest/api/token";
+const ROLES_PATH: &str = "/latest/meta-data/ram/security-credentials";
+const TTL_HEADER: &str = "x-aliyun-ecs-metadata-token-ttl-seconds";
+const TOKEN_HEADER: &str = "x-aliyun-ecs-metadata-token";
+/// "Instance metadata": a token lives 1 to 21,600 seconds.
+const MAX_TTL: u64 = 21_600;
+
+pub fn connection(shared: &Shared, stream: &TcpStream) -> io::Result<()> {
+    while let Some(head) = http::read_head(stream)? {
+        shared.record(|state| state.credential_requests += 1);
+        let fault = shared.faults().metadata.clone();
+        match fault {
+            CredentialFault::Hang => {
+                shared.hold(None);
+                return Ok(());
+            }
+            CredentialFault::Delay(time) => shared.hold(Some(time)),
+            _ => {}
+        }
+        Body::new(stream, head.content_length().unwrap_or(None).unwrap_or(0)).drain()?;
+        let reply = answer(shared, &fault, &head).unwrap_or_else(|(status, why)| {
+            shared.say(format_args!("metadata refused: {status} {why}"));
+            text(status, format!("{why}\n"))
+        });
+        reply.write(stream, head.close, head.method == "HEAD")?;
+        if head.close {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn text(status: u16, text: String) -> Reply {
+    Reply::new(status).body("text/plain", text)
+}
+
+/// An error is a status and a few words.
+fn answer(shared: &Shared, fault: &CredentialFault, head: &Head) -> Result<Reply, (u16, String)> {
+    let refused = |status: u16, why: &str| Err((status, why.to_string()));
+    if let CredentialFault::Status(status, code) = fault {
+        return refused(*status, code);
+    }
+    let now = shared.now();
+    let token = head.target == TOKEN_PATH;
+    if head.method != if token { "PUT" } else { "GET" } {
+        return refused(405, "method not allowed");
+    }
+    if token {
+        let ttl = head.header(TTL_HEADER).and_then(|text| text.trim().parse::<u64>().ok());
+        let Some(ttl) = ttl.filter(|ttl| (1..=MAX_TTL).contains(ttl)) else {
+            return refused(400, "no lifetime, or none from 1 to 21600");
+        };
+        let token = digest::base64(&credentials::random(40));
+        shared.state().metadata_tokens.push((token.clone(), now + ttl));
+        return Ok(text(200, token));
+    }
+    let given = head.header(TOKEN_HEADER).unwrap_or("");
+    let known = |(token, expire): &(String, u64)| token == given && now < *expire;
+    if !shared.state().metadata_tokens.iter().any(known) {
+        return refused(403, "no token, or none that holds");
+    }
+    let role = &shared.options.ecs_role;
+    let Some(path) = head.target.strip_prefix(ROLES_PATH) else {
+        return refused(404, "not found");
+    };
+    if path.is_empty() || path == "/" {
+        return Ok(text(200, role.clone()));
+    }
+    if path.strip_prefix('/') != Some(role) {
+        return refused(404, "not found");
+    }
+    if let CredentialFault::Body(garbage) = fault {
+        return Ok(text(200, garbage.clone()));
+    }
+    let expired = *fault == CredentialFault::Expired;
+    let issued = credentials::issue(shared, Source::Ecs, None, Vec::new(), expired);
+    let answer = json!({
+        "AccessKeyId": issued.access_key_id,
+        "AccessKeySecret": issued.access_key_secret,
+        "Expiration": time::extended(issued.expire),
+        "SecurityToken": issued.security_token,
+        "LastUpdated": time::extended(now),
+        "Code": "Success",
+    });
+    Ok(text(200, answer.to_string()))
+}
