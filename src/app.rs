@@ -5,21 +5,23 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::thread;
 
 use serde_json::{Map, Value, json};
 
 use crate::callback::{self, Claim, Verified};
 use crate::config::{Config, ConfigError};
-use crate::credentials::Credentials;
+use crate::credentials::{Credentials, Issued, Signer};
 use crate::http::{Request, Response};
 use crate::keys::{self, Keys};
+use crate::metrics::{CALLBACKS, POLICIES, SYNCS, result};
 use crate::oss::Bucket;
 use crate::policy::{self, Terms};
 use crate::reject::Reject;
 use crate::token::{self, CallbackTokens, Ticket};
 use crate::uploads::Uploads;
-use crate::{log, page, time};
+use crate::{log, page, sts, time};
 
 /// What of a callback the log and the top level of the record name; the rest is `custom`.
 const LOGGED: [&str; 5] = ["bucket", "object", "size", "etag", "mimeType"];
@@ -30,6 +32,7 @@ const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 
 pub struct App {
     config: Config,
+    signer: Signer,
     keys: Keys,
     /// Which `${variable}` a field of the body carries, from `CALLBACK_BODY`.
     variables: BTreeMap<String, String>,
@@ -68,14 +71,18 @@ impl App {
             Some((name, text.strip_prefix("${")?.strip_suffix('}')?.to_owned()))
         };
         let variables = template.unwrap_or_default().into_iter().filter_map(variable).collect();
-        let key = config.token_key.as_ref().unwrap_or(&config.credentials.access_key_secret);
+        let tokens = |ttl| {
+            let key = config.token_key.as_ref()?;
+            Some(CallbackTokens::new(key, &config.bucket, ttl))
+        };
         let uploads = config.upload_log.clone().map(|folder| Uploads::open(folder, now));
         let uploads = uploads.transpose().map_err(|error| ConfigError::new("UPLOAD_LOG", error))?;
         let app = App {
             keys: Keys::new(&config.public_key),
             variables,
             page: if config.client_page { page::files() } else { Vec::new() },
-            tokens: config.token_ttl.map(|ttl| CallbackTokens::new(key, &config.bucket, ttl)),
+            tokens: config.token_ttl.and_then(tokens),
+            signer: Signer::new(config.source.clone()),
             bucket: config
                 .confirm_host
                 .as_ref()
@@ -119,15 +126,22 @@ impl App {
         self.config.max_connections
     }
 
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.config.metrics
+    }
+
     /// What the operator should know from the start.
     pub fn notice(&self) -> Option<&'static str> {
         let open = self.config.jwt_secret.is_none();
         open.then_some("UPLOAD_JWT_SECRET is not set: anybody who can reach this server may upload")
     }
 
-    /// Work that holds the loop, best done when nobody waits.
-    pub fn upkeep(&mut self, now: u64, idle: bool) {
-        if let Some(news) = self.keys.refresh(now, idle, keys::fetch) {
+    /// What has to be done now and then. Fetching the key holds the loop, so it is best done when
+    /// nobody waits; at the `start` the first credentials are waited for.
+    pub fn upkeep(&mut self, now: u64, idle: bool, start: bool) {
+        let credentials = self.signer.renew(now, start, sts::ask);
+        let key = self.keys.refresh(now, idle, keys::fetch);
+        for news in credentials.into_iter().chain(key) {
             log::line(now, &news);
         }
     }
@@ -155,6 +169,7 @@ impl App {
             let response = match outcome {
                 Outcome::Answered(response) => response,
                 Outcome::Uploaded(upload) => {
+                    CALLBACKS.add_for("accepted");
                     Response::json(200, &json!({ "Status": "OK" })).noted(upload.note)
                 }
             };
@@ -168,7 +183,7 @@ impl App {
             "GET" | "HEAD" => self.get(request, now),
             "POST" => match self.post(request, now) {
                 Ok(upload) => return Outcome::Uploaded(upload),
-                Err(reject) => Response::reject(reject),
+                Err(reject) => refuse_callback(reject),
             },
             "OPTIONS" => Response::text(204, "")
                 .with("Access-Control-Allow-Methods", METHODS)
@@ -192,7 +207,7 @@ impl App {
     }
 
     fn file(&self, file: &page::File, request: &Request) -> Response {
-        let held = request.header("if-none-match").ok().flatten().unwrap_or_default();
+        let held = request.header("if-none-match").unwrap_or_default();
         let fresh = held.split(',').any(|tag| tag.trim().trim_start_matches("W/") == file.etag);
         let (status, body) = if fresh { (304, [].as_slice()) } else { (200, file.bytes) };
         Response::new(status, body, file.content_type)
@@ -212,7 +227,10 @@ impl App {
     ) -> Result<Response, Reject> {
         let config = &self.config;
         let ticket = self.ticket(request, now)?;
-        let (mut prefix, mut expire) = (config.upload_dir.clone(), now + config.expire_seconds);
+        let Issued { credentials, expire: end } =
+            self.signer.issued(now).ok_or(Reject::NO_CREDENTIALS)?;
+        let mut prefix = config.upload_dir.clone();
+        let mut expire = (now + config.expire_seconds).min(*end);
         let (mut max_bytes, mut content_types) =
             (config.max_upload_bytes, config.content_types.clone());
         if let Some(ticket) = ticket {
@@ -241,7 +259,8 @@ impl App {
             now,
             expire,
         };
-        Ok(Response::json(200, &answer(&terms, &config.credentials))
+        POLICIES.add();
+        Ok(Response::json(200, &answer(&terms, credentials))
             .noted(format!("policy dir={prefix:?} expire={}", time::iso8601(expire)))
             .reusable(config.jwt_secret.is_none()))
     }
@@ -250,7 +269,7 @@ impl App {
     fn ticket(&self, request: &Request, now: u64) -> Result<Option<Ticket>, Reject> {
         let Some(secret) = &self.config.jwt_secret else { return Ok(None) };
         let mut texts = request.query().split('&').filter_map(|pair| pair.strip_prefix("ticket="));
-        let bearer = request.header("authorization")?.and_then(|value| {
+        let bearer = request.header("authorization").and_then(|value| {
             let (scheme, text) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| text.trim())
         });
@@ -283,9 +302,10 @@ impl App {
     /// only then the body.
     fn post(&mut self, request: &Request, now: u64) -> Result<Upload, Reject> {
         let target = self.public_target(&request.target).into_owned();
+        let key_url = request.header("x-oss-pub-key-url").ok_or(Reject::FIELD_MISSING)?;
         let claim = Claim::new(
-            request.required("authorization")?,
-            request.required("x-oss-pub-key-url")?,
+            request.header("authorization").ok_or(Reject::AUTHORIZATION_GONE)?,
+            key_url,
             &target,
             &request.body,
         )?;
@@ -316,8 +336,8 @@ impl App {
         prefix: Option<&str>,
         now: u64,
     ) -> Result<Upload, Reject> {
-        let content_type = request.header("content-type")?.unwrap_or_default();
-        let id = request.header("x-oss-request-id")?.unwrap_or_default();
+        let content_type = request.header("content-type").unwrap_or_default();
+        let id = request.header("x-oss-request-id").unwrap_or_default();
         let fields = callback::fields(verified, content_type);
         let parsed = fields.is_some();
         let by_variable = fields
@@ -373,9 +393,11 @@ impl App {
     /// longer than one.
     fn confirm(&self, outcomes: &mut [Outcome], now: u64) {
         let Some(bucket) = &self.bucket else { return };
+        let issued = self.signer.issued(now);
         let look = |upload: &Upload| {
             let Upload { object, size, etag, .. } = upload;
-            bucket.confirm(&self.config.credentials, object, size, etag, now)
+            let credentials = &issued.ok_or(Reject::NO_CREDENTIALS)?.credentials;
+            bucket.confirm(credentials, object, size, etag, now)
         };
         let verdicts: Vec<Result<(), Reject>> = thread::scope(|scope| {
             let looks = outcomes.iter().map(|outcome| match outcome {
@@ -392,7 +414,7 @@ impl App {
         });
         for (outcome, verdict) in outcomes.iter_mut().zip(verdicts) {
             if let Err(reject) = verdict {
-                *outcome = Outcome::Answered(Response::reject(reject));
+                *outcome = Outcome::Answered(refuse_callback(reject));
             }
         }
     }
@@ -410,14 +432,16 @@ impl App {
         if lines.is_empty() {
             return;
         }
-        if let Err(error) = uploads.append(lines.as_bytes(), now) {
+        let appended = uploads.append(lines.as_bytes(), now);
+        SYNCS.add_for(result(&appended));
+        if let Err(error) = appended {
             if self.complained != now {
                 self.complained = now;
                 log::line(now, &format!("upload log: {error}"));
             }
             for outcome in outcomes {
                 if let Outcome::Uploaded(_) = outcome {
-                    *outcome = Outcome::Answered(Response::reject(Reject::NOT_RECORDED));
+                    *outcome = Outcome::Answered(refuse_callback(Reject::NOT_RECORDED));
                 }
             }
         }
@@ -430,10 +454,15 @@ impl App {
         }
         let response = response.with("Vary", "Origin");
         match request.header("origin") {
-            Ok(Some(origin)) if allowed.iter().any(|one| one == origin) => {
+            Some(origin) if allowed.iter().any(|one| one == origin) => {
                 response.with("Access-Control-Allow-Origin", origin.to_owned())
             }
             _ => response,
         }
     }
+}
+
+fn refuse_callback(reject: Reject) -> Response {
+    CALLBACKS.add_for(reject.1);
+    Response::reject(reject)
 }

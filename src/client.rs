@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::door::{Connection, Door, NOT_WAITING, name};
 use crate::head;
+use crate::metrics::REFUSALS;
 use crate::reject::Reject;
 use crate::{log, time};
 
@@ -63,6 +64,7 @@ fn linger(connection: &Connection) {
 
 /// Writes a refusal without waiting: it fits what the system buffers.
 pub fn refuse(connection: &Connection, Reject(status, reason): Reject) {
+    REFUSALS.add_for(reason);
     let peer = name(connection.peer);
     log::line(time::now(), &format!("{peer} - {status} reason={reason:?}"));
     let body = format!("{{\"reason\":\"{reason}\"}}");
@@ -123,7 +125,8 @@ impl Client<'_> {
         // The status line, and the rest: what an answer lacks when it is the last is put between.
         let line = answer.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let (status, rest) = answer.split_at_checked(line).unwrap_or_default();
-        let close = if head.close { b"Connection: close\r\n".as_slice() } else { b"" };
+        let last = head.close || self.door.is_ending();
+        let close = if last { b"Connection: close\r\n".as_slice() } else { b"" };
         self.write(&mut [status, close, rest].map(IoSlice::new))?;
 
         self.buffer.drain(..total);
@@ -133,7 +136,7 @@ impl Client<'_> {
         if self.deadline.take().is_some() {
             let _ = self.connection.stream.set_read_timeout(Some(IDLE_TIME));
         }
-        Ok(!head.close)
+        Ok(!last)
     }
 
     /// Reads what has come, within the deadline.

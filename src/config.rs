@@ -6,19 +6,24 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use crate::credentials::{Credentials, Secret};
-use crate::{callback, keys};
+use crate::credentials::{Credentials, Secret, Source};
+use crate::{callback, keys, sts};
 
 /// Environment variables by name.
 pub type Vars = BTreeMap<String, String>;
 
 /// All that are read, systemd's own last.
-const KNOWN: &str = "OSS_ACCESS_KEY_ID OSS_ACCESS_KEY_SECRET OSS_SESSION_TOKEN \
-    OSS_HOST OSS_BUCKET OSS_REGION CALLBACK_URL CALLBACK_BODY CALLBACK_BODY_TYPE \
-    CALLBACK_PUBLIC_KEY_FILE CALLBACK_KEY_ORIGIN UPLOAD_DIR UPLOAD_CONTENT_TYPES MAX_UPLOAD_BYTES \
-    FORBID_OVERWRITE EXPIRE_TIME ALLOW_ORIGIN CLIENT_PAGE PUBLIC_PATH_PREFIX MAX_CONNECTIONS \
-    UPLOAD_JWT_SECRET CALLBACK_TOKEN CALLBACK_TOKEN_KEY CALLBACK_TOKEN_TTL CONFIRM_UPLOADS \
-    OSS_INTERNAL_HOST UPLOAD_LOG CREDENTIALS_DIRECTORY";
+const KNOWN: &str = "OSS_ACCESS_KEY_ID OSS_ACCESS_KEY_SECRET OSS_SESSION_TOKEN OSS_STS_ROLE_ARN \
+    OSS_STS_ENDPOINT OSS_ECS_ROLE OSS_ECS_ENDPOINT METRICS_LISTEN OSS_HOST OSS_BUCKET OSS_REGION \
+    CALLBACK_URL CALLBACK_BODY CALLBACK_BODY_TYPE CALLBACK_PUBLIC_KEY_FILE CALLBACK_KEY_ORIGIN \
+    UPLOAD_DIR UPLOAD_CONTENT_TYPES MAX_UPLOAD_BYTES FORBID_OVERWRITE EXPIRE_TIME ALLOW_ORIGIN \
+    CLIENT_PAGE PUBLIC_PATH_PREFIX MAX_CONNECTIONS UPLOAD_JWT_SECRET CALLBACK_TOKEN \
+    CALLBACK_TOKEN_KEY CALLBACK_TOKEN_TTL CONFIRM_UPLOADS OSS_INTERNAL_HOST UPLOAD_LOG \
+    CREDENTIALS_DIRECTORY";
+
+/// Those that `Reader::secret` reads.
+pub const SECRETS: [&str; 4] =
+    ["OSS_ACCESS_KEY_SECRET", "OSS_SESSION_TOKEN", "UPLOAD_JWT_SECRET", "CALLBACK_TOKEN_KEY"];
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
@@ -41,8 +46,10 @@ const CALLBACK_BODY: &str = "name=${variable}&…, or in JSON {\"name\":${variab
 const MAX_EXPIRE_SECONDS: u64 = 7 * 86_400;
 /// PostObject takes 5 GB at most.
 const MAX_OBJECT_BYTES: u64 = 5 << 30;
+
 pub struct Config {
-    pub credentials: Credentials,
+    /// Whose signature policies carry.
+    pub source: Source,
     /// `https://BUCKET.ENDPOINT`, no slash at the end.
     pub host: String,
     pub bucket: String,
@@ -66,7 +73,7 @@ pub struct Config {
     pub jwt_secret: Option<Secret>,
     /// Seconds that a callback token outlives its policy; absent: no tokens.
     pub token_ttl: Option<u64>,
-    /// Absent: derived from the access key's secret.
+    /// What callback tokens are derived from: `CALLBACK_TOKEN_KEY` or the access key's secret.
     pub token_key: Option<Secret>,
     /// Where to look for uploaded objects before callbacks are believed; absent: no look.
     pub confirm_host: Option<String>,
@@ -74,6 +81,8 @@ pub struct Config {
     pub upload_log: Option<PathBuf>,
     /// How many clients the front door serves at a time.
     pub max_connections: usize,
+    /// Where `/metrics` is served; absent: nowhere.
+    pub metrics: Option<SocketAddr>,
     /// The values in force, a line each, secrets masked.
     pub report: String,
 }
@@ -115,7 +124,7 @@ impl fmt::Display for Listen {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
     Serve(Listen),
-    Check,
+    Check { online: bool },
     Help,
     Version,
 }
@@ -144,7 +153,8 @@ fn wrong<T>(name: &str, problem: impl fmt::Display) -> Result<T, ConfigError> {
 pub fn command(arguments: &[String]) -> Result<Command, ConfigError> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (ip, port) = match words.as_slice() {
-        ["--check"] => return Ok(Command::Check),
+        ["--check"] => return Ok(Command::Check { online: false }),
+        ["--check", "--online"] => return Ok(Command::Check { online: true }),
         ["--help" | "-h"] => return Ok(Command::Help),
         ["--version" | "-V"] => return Ok(Command::Version),
         [path] if path.starts_with("unix:/") => {
@@ -167,33 +177,44 @@ impl Config {
     pub fn from_vars(vars: &Vars) -> Result<Config, ConfigError> {
         refuse_misspelt(vars)?;
         let mut read = Reader { vars, report: String::new() };
-        let credentials = read.credentials()?;
+        let key = read.access_key()?;
         let (host, bucket, region) = read.bucket_address()?;
+        let upload_dir = read.value("UPLOAD_DIR", "", PREFIX, |text| {
+            // Nothing that needs an escape in a policy or on a terminal.
+            let plain = |c: char| !c.is_control() && !matches!(c, '$' | '\\');
+            (!text.starts_with('/') && text.len() <= 512 && text.chars().all(plain))
+                .then(|| text.to_owned())
+        })?;
+        let confirm = read.switch("CONFIRM_UPLOADS", "off")?;
+        let token_key = read.long_secret("CALLBACK_TOKEN_KEY")?;
+        let token_key = token_key.or(key.as_ref().map(|key| key.access_key_secret.clone()));
+        let session_policy = sts::session_policy(&bucket, &upload_dir, confirm);
+        let source = read.source(key, &region, session_policy)?;
         let inside = read.value("OSS_INTERNAL_HOST", &host, "https://BUCKET.ENDPOINT", |text| {
             is_origin(text).then(|| text.to_owned())
         })?;
         let token_ttl = read.number("CALLBACK_TOKEN_TTL", "86400", 30 * 86_400)?;
+        let token_ttl = read.switch("CALLBACK_TOKEN", "on")?.then_some(token_ttl);
+        if token_ttl.is_some() && token_key.is_none() {
+            let problem = "not set, and with OSS_ECS_ROLE no secret lasts that could stand for it";
+            return wrong("CALLBACK_TOKEN_KEY", problem);
+        }
         Ok(Config {
             jwt_secret: read.long_secret("UPLOAD_JWT_SECRET")?,
-            token_ttl: read.switch("CALLBACK_TOKEN", "on")?.then_some(token_ttl),
-            token_key: read.long_secret("CALLBACK_TOKEN_KEY")?,
-            confirm_host: read.switch("CONFIRM_UPLOADS", "off")?.then_some(inside),
+            token_ttl,
+            token_key,
+            confirm_host: confirm.then_some(inside),
             upload_log: read.value("UPLOAD_LOG", "", "a folder", |text| {
                 let folder = (!text.is_empty()).then(|| PathBuf::from(text));
                 folder.as_ref().is_none_or(|folder| folder.is_dir()).then_some(folder)
             })?,
-            credentials,
+            source,
             host,
             bucket,
             region,
             callback: read.callback()?,
             public_key: read.public_key()?,
-            upload_dir: read.value("UPLOAD_DIR", "", PREFIX, |text| {
-                // Nothing that needs an escape in a policy or on a terminal.
-                let plain = |c: char| !c.is_control() && !matches!(c, '$' | '\\');
-                (!text.starts_with('/') && text.len() <= 512 && text.chars().all(plain))
-                    .then(|| text.to_owned())
-            })?,
+            upload_dir,
             content_types: read.value("UPLOAD_CONTENT_TYPES", "", TYPES, |text| {
                 list(text, |item| {
                     is_token(item)
@@ -215,6 +236,10 @@ impl Config {
                 (text.is_empty() || path && text.bytes().all(plain)).then(|| text.to_owned())
             })?,
             max_connections: read.number("MAX_CONNECTIONS", "512", 65_535)? as usize,
+            metrics: read.value("METRICS_LISTEN", "", "IP:PORT", |text| match text {
+                "" => Some(None),
+                _ => text.parse().ok().map(Some),
+            })?,
             report: read.report,
         })
     }
@@ -268,6 +293,12 @@ fn host_of(url: &str) -> Option<&str> {
 /// True for an http or https URL that is scheme and host alone.
 fn is_origin(url: &str) -> bool {
     host_of(url).is_some_and(|host| url.ends_with(&format!("://{host}")))
+}
+
+/// True for one that nobody on the way can read: https, or on loopback (for tests).
+fn is_private_origin(url: &str) -> bool {
+    let private = ["http://127.0.0.1:", "http://localhost:", "https:"];
+    is_origin(url) && private.iter().any(|prefix| url.starts_with(prefix))
 }
 
 /// Of a bucket or a region.
@@ -346,16 +377,55 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn credentials(&mut self) -> Result<Credentials, ConfigError> {
+    /// The access key; none on an instance with a role of its own.
+    fn access_key(&mut self) -> Result<Option<Credentials>, ConfigError> {
+        let role = self.optional("OSS_ECS_ROLE");
         let access_key_id = self.value("OSS_ACCESS_KEY_ID", "", "an access key id", |text| {
-            (is_token(text) && !text.contains('/')).then(|| text.to_owned())
+            let valid = role.is_some() && text.is_empty() || is_token(text) && !text.contains('/');
+            valid.then(|| text.to_owned())
         })?;
-        let Some(access_key_secret) = self.secret("OSS_ACCESS_KEY_SECRET")? else {
-            let problem = "not set, and no systemd credential oss_access_key_secret either";
-            return wrong("OSS_ACCESS_KEY_SECRET", problem);
-        };
+        let secret = self.secret("OSS_ACCESS_KEY_SECRET")?;
         let security_token = self.secret("OSS_SESSION_TOKEN")?;
-        Ok(Credentials { access_key_id, access_key_secret, security_token })
+        match (role, secret) {
+            (None, Some(access_key_secret)) => {
+                Ok(Some(Credentials { access_key_id, access_key_secret, security_token }))
+            }
+            (None, None) => {
+                let problem = "not set, and no systemd credential oss_access_key_secret either";
+                wrong("OSS_ACCESS_KEY_SECRET", problem)
+            }
+            (Some(_), None) if access_key_id.is_empty() && security_token.is_none() => Ok(None),
+            (Some(_), _) => wrong("OSS_ECS_ROLE", "set, and an access key is too: which is it?"),
+        }
+    }
+
+    /// The access key itself, a role that it assumes, or the role of this ECS instance.
+    fn source(
+        &mut self,
+        key: Option<Credentials>,
+        region: &str,
+        policy: String,
+    ) -> Result<Source, ConfigError> {
+        let is_endpoint = |text: &str| is_private_origin(text).then(|| text.to_owned());
+        let arn = self.value("OSS_STS_ROLE_ARN", "", "acs:ram::ACCOUNT:role/NAME", |text| {
+            let role = text.strip_prefix("acs:ram::").is_some_and(|rest| rest.contains(":role/"));
+            (text.is_empty() || role && is_token(text)).then(|| text.to_owned())
+        })?;
+        let default = format!("https://sts.{region}.aliyuncs.com");
+        let shape = "https://HOST";
+        let endpoint = self.value("OSS_STS_ENDPOINT", &default, shape, is_endpoint)?;
+        let role = self.value("OSS_ECS_ROLE", "", "a role's name", |text| {
+            (text.is_empty() || is_token(text)).then(|| text.to_owned())
+        })?;
+        let metadata = self.value("OSS_ECS_ENDPOINT", sts::METADATA, shape, |text| {
+            if text == sts::METADATA { Some(text.to_owned()) } else { is_endpoint(text) }
+        })?;
+        match key {
+            Some(key) if arn.is_empty() => Ok(Source::Fixed(key)),
+            Some(key) => Ok(Source::Role { key, endpoint, arn, policy }),
+            None if arn.is_empty() => Ok(Source::Ecs { endpoint: metadata, role }),
+            None => wrong("OSS_STS_ROLE_ARN", "set, and OSS_ECS_ROLE is too: which is it?"),
+        }
     }
 
     /// Host, bucket and region. An OSS endpoint names the other two; a custom domain does not.
@@ -369,6 +439,9 @@ impl<'a> Reader<'a> {
             .map(|(bucket, region)| (bucket, region.strip_suffix("-internal").unwrap_or(region)))
             .filter(|(_, region)| !region.starts_with("accelerate"))
             .unwrap_or_default();
+        if [bucket, region].iter().any(|name| !name.is_empty() && !is_name(name)) {
+            return wrong("OSS_HOST", format_args!("{host:?} names no valid bucket and region"));
+        }
         let mut part = |name: &str, derived: &str| {
             let shape = match derived {
                 "" => "a valid name (like examplebucket, cn-hangzhou), and OSS_HOST has none",
@@ -412,9 +485,7 @@ impl<'a> Reader<'a> {
             });
         }
         self.value("CALLBACK_KEY_ORIGIN", keys::ORIGIN, "https://HOST", |text| {
-            let local = ["http://127.0.0.1:", "http://localhost:", "https:"];
-            (is_origin(text) && local.iter().any(|prefix| text.starts_with(prefix)))
-                .then(|| KeySource::Origin(text.to_owned()))
+            is_private_origin(text).then(|| KeySource::Origin(text.to_owned()))
         })
     }
 }

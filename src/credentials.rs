@@ -1,5 +1,15 @@
-//! Who signs: an access key, with a security token when it is temporary. A `Secret` has no `Debug`
-//! and no `Display`, so that no log line or error can print it by accident.
+//! Who signs: an access key, with a security token when it is temporary, and where temporary ones
+//! come from. A `Secret` has no `Debug` and no `Display`, so that no log line or error can print it
+//! by accident.
+
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::thread;
+
+use crate::metrics::{CREDENTIALS_END, RENEWALS, result};
+use crate::time;
+
+/// After a failure.
+pub const RETRY_SECONDS: u64 = 5;
 
 /// Key material. `expose` is where to look when auditing who reads it.
 #[derive(Clone, PartialEq, Eq)]
@@ -22,4 +32,115 @@ pub struct Credentials {
     pub access_key_secret: Secret,
     /// Present for temporary (STS) credentials.
     pub security_token: Option<Secret>,
+}
+
+/// Temporary credentials, and when they end (Unix seconds).
+pub struct Issued {
+    pub credentials: Credentials,
+    pub expire: u64,
+}
+
+/// Where the credentials that sign come from.
+#[derive(Clone)]
+pub enum Source {
+    /// The configuration; they last.
+    Fixed(Credentials),
+    /// AssumeRole, asked for with `key`. `policy` narrows what the role may do.
+    Role { key: Credentials, endpoint: String, arn: String, policy: String },
+    /// The RAM role of the ECS instance we run on.
+    Ecs { endpoint: String, role: String },
+}
+
+/// Holds the credentials in force and renews them in time. A thread of its own asks for them, so
+/// that nobody waits, whatever STS does.
+pub struct Signer {
+    source: Source,
+    held: Option<Issued>,
+    /// Unix seconds.
+    next: u64,
+    asked: Option<Receiver<Result<Issued, String>>>,
+    last_error: String,
+}
+
+impl Signer {
+    pub fn new(source: Source) -> Signer {
+        let (held, next) = match &source {
+            Source::Fixed(credentials) => {
+                (Some(Issued { credentials: credentials.clone(), expire: u64::MAX }), u64::MAX)
+            }
+            _ => (None, 0),
+        };
+        Signer { source, held, next, asked: None, last_error: String::new() }
+    }
+
+    /// The credentials in force, until they end.
+    pub fn issued(&self, now: u64) -> Option<&Issued> {
+        self.held.as_ref().filter(|held| held.expire > now)
+    }
+
+    /// Asks for new ones when half the life of those in hand is over, and takes what was answered;
+    /// `wait` for it where there is nothing else to do. Says in words what changed.
+    pub fn renew(
+        &mut self,
+        now: u64,
+        wait: bool,
+        ask: fn(&Source, u64) -> Result<Issued, String>,
+    ) -> Option<String> {
+        if self.asked.is_none() && now >= self.next {
+            let (answer, asked) = mpsc::channel();
+            let source = self.source.clone();
+            let asking = move || drop(answer.send(ask(&source, now)));
+            // Without a thread, `answer` is dropped here, which reads as an answer below.
+            let _ = thread::Builder::new().spawn(asking);
+            self.asked = Some(asked);
+        }
+        let asked = self.asked.as_ref()?;
+        let answer = if wait {
+            asked.recv().map_err(|_| TryRecvError::Disconnected)
+        } else {
+            asked.try_recv()
+        };
+        let answer = match answer {
+            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Disconnected) => Err("no thread to ask with".to_owned()),
+            Ok(answer) => answer,
+        };
+        self.asked = None;
+        let answer = answer.and_then(|issued| {
+            let alive = issued.expire > now;
+            alive.then_some(issued).ok_or("those that came had ended already".to_owned())
+        });
+        RENEWALS.add_for(result(&answer));
+        self.take(answer, now)
+    }
+
+    fn take(&mut self, answer: Result<Issued, String>, now: u64) -> Option<String> {
+        match answer {
+            Ok(issued) => {
+                self.next = now + (issued.expire - now).div_ceil(2);
+                self.last_error.clear();
+                CREDENTIALS_END.set(issued.expire);
+                let id = &issued.credentials.access_key_id;
+                // The metadata service gives the same again until shortly before their end.
+                let same = |held: &Issued| held.credentials.access_key_id == *id;
+                let news = !self.held.as_ref().is_some_and(same);
+                let end = time::iso8601(issued.expire);
+                let news = news.then(|| format!("credentials: {id:?}, valid until {end}"));
+                self.held = Some(issued);
+                news
+            }
+            Err(error) => {
+                self.next = now + RETRY_SECONDS;
+                let rest = match self.issued(now) {
+                    Some(held) => format!("in hand until {}", time::iso8601(held.expire)),
+                    None => "none in hand, no policy can be signed".to_owned(),
+                };
+                let error = format!("credentials: not renewed ({error}), {rest}");
+                // The same again would only fill the log.
+                let news = (error != self.last_error).then(|| error.clone());
+                self.last_error = error;
+                news
+            }
+        }
+    }
 }

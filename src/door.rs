@@ -2,10 +2,9 @@
 //! `client.rs` it alone waits for clients, and passes on complete, bounded, canonical requests and
 //! nothing else. What a client does or leaves undone costs nobody else anything.
 
-use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv6Addr, Shutdown};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use socket2::Socket;
 use crate::client::{refuse, serve};
 use crate::engine::{Engine, lock};
 use crate::head::{Head, Limits};
+use crate::metrics::{CONNECTIONS, EVICTIONS, REPEATED};
 use crate::reject::Reject;
 use crate::{log, time};
 
@@ -28,10 +28,24 @@ const MIN_WAIT_MILLISECONDS: u64 = 5;
 /// `Connection::waiting_since` of one whose request is complete.
 pub const NOT_WAITING: u64 = u64::MAX;
 
+/// Told to end, all have this long to be served: OSS waits no longer for an answer.
+pub const DRAIN: Duration = Duration::from_secs(5);
+/// Of that, whose request has not come yet.
+const DRAIN_NEW_MILLISECONDS: u64 = 1000;
+
+/// Who answers.
+pub enum Site {
+    Loop(Engine),
+    /// The answer to a method and path, without the loop.
+    Page(fn(&str, &str) -> Vec<u8>),
+}
+
 /// What all connections share.
 pub struct Door {
-    engine: Engine,
+    site: Site,
     pub limits: Limits,
+    max: usize,
+    ending: AtomicBool,
     connections: Mutex<Vec<Weak<Connection>>>,
     /// Bytes buffered beyond `OWN_BYTES`.
     shared_bytes: AtomicUsize,
@@ -49,11 +63,33 @@ pub struct Connection {
     reserved: AtomicUsize,
 }
 
-/// Serves `listener`, at most `max` connections at a time, for ever.
-pub fn run(listener: &Socket, engine: Engine, limits: Limits, max: usize) -> Infallible {
-    let (connections, shared_bytes) = (Mutex::default(), AtomicUsize::new(0));
-    let door = Arc::new(Door { engine, limits, connections, shared_bytes, opened: Instant::now() });
-    loop {
+impl Door {
+    /// Serves at most `max` connections at a time.
+    pub fn new(site: Site, limits: Limits, max: usize) -> Arc<Door> {
+        Arc::new(Door {
+            site,
+            limits,
+            max,
+            ending: AtomicBool::new(false),
+            connections: Mutex::default(),
+            shared_bytes: AtomicUsize::new(0),
+            opened: Instant::now(),
+        })
+    }
+
+    /// Each answer from now on is its connection's last, and so is the next connection.
+    pub fn end(&self) {
+        self.ending.store(true, Relaxed);
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Relaxed)
+    }
+}
+
+/// Serves `listener` until the door ends, and returns when all who came before are served.
+pub fn run(listener: &Socket, door: &Arc<Door>) {
+    while !door.is_ending() {
         let (stream, peer) = match listener.accept() {
             Ok((stream, peer)) => (stream, peer.as_socket().map(|peer| peer.ip().to_canonical())),
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
@@ -68,14 +104,16 @@ pub fn run(listener: &Socket, engine: Engine, limits: Limits, max: usize) -> Inf
         let reserved = AtomicUsize::new(0);
         let connection = Arc::new(Connection { stream, peer, waiting_since, reserved });
         let neighbour = |other: &Connection| other.peer.map(source) == peer.map(source);
-        let room = door.make_room(max, |_| true)
-            && (is_local(peer) || door.make_room(max.div_ceil(4), neighbour));
-        if room && spawn(&door, &connection).is_ok() {
+        let room = door.make_room(door.max, |_| true)
+            && (is_local(peer) || door.make_room(door.max.div_ceil(4), neighbour));
+        if room && spawn(door, &connection).is_ok() {
             door.connections().push(Arc::downgrade(&connection));
+            CONNECTIONS.add();
         } else {
             refuse(&connection, Reject::BUSY);
         }
     }
+    door.drain();
 }
 
 /// A thread for the connection; out of threads, whoever has waited longest frees one.
@@ -155,6 +193,7 @@ impl Door {
         if claim.is_err() {
             return true; // it moved on: look again
         }
+        EVICTIONS.add();
         let _ = victim.stream.shutdown(Shutdown::Both);
         let victim = Arc::downgrade(victim);
         drop(alive);
@@ -199,15 +238,31 @@ impl Door {
         // Who stands behind a proxy on this machine, the proxy says; others may say what they like.
         let peer = connection.peer;
         let peer = name(head.forwarded_for.filter(|_| is_local(peer)).or(peer));
+        let engine = match &self.site {
+            Site::Loop(engine) => engine,
+            Site::Page(page) => return Ok(page(head.method(), head.path()).into()),
+        };
         let now = time::now();
-        let Some(answer) = self.engine.again(&head.canonical, now) else {
+        let Some(answer) = engine.again(&head.canonical, now) else {
             // Many who ask much and never read must not add up.
             let admit = |bytes| self.reserve(connection, bytes);
-            return self.engine.ask(&head.canonical, &peer, body, admit);
+            return engine.ask(&head.canonical, &peer, body, admit);
         };
-        let (method, target) = head.canonical.split_once(' ').unwrap_or_default();
-        let path = target.split(['?', ' ']).next().unwrap_or_default();
-        log::line(now, &format!("{peer} {method} {path:?} 200 again"));
+        REPEATED.add();
+        log::line(now, &format!("{peer} {} {:?} 200 again", head.method(), head.path()));
         Ok(answer)
+    }
+
+    /// Waits for those that are served, and for those whose request may be on its way.
+    fn drain(&self) {
+        let end = Instant::now() + DRAIN;
+        let owed = |connection: Arc<Connection>| {
+            let since = connection.waiting_since.load(Relaxed);
+            since == NOT_WAITING || since + DRAIN_NEW_MILLISECONDS > self.clock()
+        };
+        while Instant::now() < end && self.connections().iter().filter_map(Weak::upgrade).any(owed)
+        {
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 }

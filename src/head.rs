@@ -32,6 +32,17 @@ pub struct Head {
     pub forwarded_for: Option<IpAddr>,
 }
 
+impl Head {
+    pub fn method(&self) -> &str {
+        self.canonical.split(' ').next().unwrap_or_default()
+    }
+
+    /// Without the query.
+    pub fn path(&self) -> &str {
+        self.canonical.split([' ', '?']).nth(1).unwrap_or_default()
+    }
+}
+
 /// Reads a head that `end` has delimited. Pure.
 pub fn canonical(head: &[u8], limits: Limits) -> Result<Head, Reject> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];

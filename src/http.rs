@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
+use crate::credentials::RETRY_SECONDS;
 use crate::reject::Reject;
 
 /// Bodies of real callbacks have a few hundred bytes.
@@ -42,17 +43,9 @@ pub struct Response {
 }
 
 impl Request {
-    /// The value of a header field, an error if it is there twice.
-    pub fn header(&self, name: &str) -> Result<Option<&str>, Reject> {
-        let mut values = self.headers.iter().filter(|(field, _)| *field == name);
-        match (values.next(), values.next()) {
-            (_, Some(_)) => Err(Reject::TWICE),
-            (first, None) => Ok(first.map(|(_, value)| value.as_str())),
-        }
-    }
-
-    pub fn required(&self, name: &str) -> Result<&str, Reject> {
-        self.header(name)?.ok_or(Reject::FIELD_MISSING)
+    /// The value of a header field. (The door lets none in twice.)
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(field, _)| *field == name).map(|(_, value)| value.as_str())
     }
 
     pub fn query(&self) -> &str {
@@ -96,7 +89,11 @@ impl Response {
         let what = if status == 401 { "not allowed" } else { "verify not ok" };
         let body = json!({ "Status": what, "reason": reason });
         let response = Response::json(status, &body).noted(format!("reason={reason:?}"));
-        if status == 401 { response.with("WWW-Authenticate", "Bearer") } else { response }
+        match status {
+            401 => response.with("WWW-Authenticate", "Bearer"),
+            503 => response.with("Retry-After", RETRY_SECONDS.to_string()),
+            _ => response,
+        }
     }
 
     pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Response {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::callback::PublicKey;
 use crate::config::KeySource;
-use crate::oss::agent;
+use crate::metrics::{KEY_FETCHES, result};
+use crate::oss::{agent, read};
 use crate::reject::Reject;
 
 /// Where OSS publishes its keys.
@@ -20,7 +21,6 @@ C0fTXv+nvlmklvkcolvpvXLTjaxUHR3W9LXxQ2EHXAJfCB+6H2YF1k8CAwEAAQ==
 -----END PUBLIC KEY-----";
 
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
-const MAX_PEM_BYTES: u64 = 4096;
 /// A fetch holds the loop, so forged requests must not be able to cause many.
 const SECONDS_BETWEEN_FETCHES: u64 = 10;
 const REFRESH_SECONDS: u64 = 86_400;
@@ -95,7 +95,9 @@ impl Keys {
     ) -> Result<(), String> {
         let origin = self.origin.as_deref().unwrap_or_default();
         self.last_fetch = now;
-        let pem = fetch(&format!("{origin}/callback_pub_key_v{version}.pem"))?;
+        let pem = fetch(&format!("{origin}/callback_pub_key_v{version}.pem"));
+        KEY_FETCHES.add_for(result(&pem));
+        let pem = pem?;
         let key = PublicKey::from_pem(&pem).ok_or("not a public key")?;
         self.keys.retain(|(held, _)| *held != version);
         self.keys.push((version, key));
@@ -113,11 +115,8 @@ fn version(url: &str) -> Option<u32> {
 
 /// Fetches a PEM, bounded in time and size.
 pub fn fetch(url: &str) -> Result<String, String> {
-    let mut response =
-        agent(url, FETCH_TIMEOUT).get(url).call().map_err(|error| error.to_string())?;
-    if response.status() != 200 {
-        return Err(format!("status {}", response.status().as_u16()));
+    match read(agent(url, FETCH_TIMEOUT).get(url).call())? {
+        (200, pem) => Ok(pem),
+        (status, _) => Err(format!("status {status}")),
     }
-    let body = response.body_mut().with_config().limit(MAX_PEM_BYTES);
-    body.read_to_string().map_err(|error| error.to_string())
 }

@@ -3,12 +3,14 @@
 //! In reading order: `config` (environment to `Config`), `door`, `client`, `head` and `engine`
 //! (what comes from the network, bounded and written anew), `server` (the loop), `http`, `reject`,
 //! `app` (routes and pipelines), then what it is made of: `policy`, `callback`, `keys`, `token`,
-//! `oss`, `uploads`, `credentials`, `page`, `log`, `time`.
+//! `uploads`, `credentials`, `sts`, `oss`, `page`, `log`, `time`; and what runs it: `service`
+//! (systemd), `check`, `metrics`.
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 pub mod app;
 pub mod callback;
+pub mod check;
 pub mod client;
 pub mod config;
 pub mod credentials;
@@ -18,11 +20,14 @@ pub mod head;
 pub mod http;
 pub mod keys;
 pub mod log;
+pub mod metrics;
 pub mod oss;
 pub mod page;
 pub mod policy;
 pub mod reject;
 pub mod server;
+pub mod service;
+pub mod sts;
 pub mod time;
 pub mod token;
 pub mod uploads;

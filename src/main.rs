@@ -6,15 +6,16 @@ use std::process::ExitCode;
 
 use appserver::app::App;
 use appserver::config::{self, Command, Config, ConfigError, Vars};
-use appserver::{server, time};
+use appserver::{check, server, service, time};
 
 const HELP: &str = "\
 usage: appserver [IP] PORT     sign uploads and verify their callbacks (IP: 0.0.0.0)
        appserver unix:/PATH    the same on a Unix socket, behind a proxy that buffers requests
-       appserver --check       print the configuration, secrets masked, and exit
+       appserver --check       print the configuration, secrets masked, try it, and exit
+       appserver --check --online    ask STS, the key host and the bucket too
        appserver --help | --version
 Configuration comes from environment variables: see README.md.
-Exit status: 1 cannot listen or serve, 2 usage or configuration.";
+Exit status: 1 cannot listen or serve, 2 usage or configuration, or a check that failed.";
 
 fn main() -> ExitCode {
     match run() {
@@ -36,17 +37,16 @@ fn run() -> Result<ExitCode, ConfigError> {
         .collect();
     match config::command(&arguments)? {
         Command::Serve(listen) => {
+            let vars = service::take_secrets(vars);
             let app = App::new(Config::from_vars(&vars)?, time::now())?;
             let error = server::run(&listen, app);
             eprintln!("appserver: {error}");
             return Ok(ExitCode::FAILURE);
         }
-        Command::Check => {
-            let mut config = Config::from_vars(&vars)?;
-            let report = config.report.clone();
-            config.upload_log = None; // a running server may be writing there
-            App::new(config, time::now())?;
+        Command::Check { online } => {
+            let (report, good) = check::run(Config::from_vars(&vars)?, online, time::now())?;
             print!("{report}");
+            return Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(2) });
         }
         Command::Help => println!("{HELP}"),
         Command::Version => println!("appserver {}", env!("CARGO_PKG_VERSION")),

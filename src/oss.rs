@@ -13,6 +13,8 @@ use crate::time;
 
 /// In all, so that OSS's 5 seconds hold.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// Keys, credentials and XML errors are shorter by far.
+const MAX_ANSWER_BYTES: u64 = 16 * 1024;
 
 /// How every call leaves this process, for `url` and what is beside it: TLS with certificates
 /// checked (unless it is http, which is configured), no redirects, no proxy, bounded in time.
@@ -25,6 +27,16 @@ pub fn agent(url: &str, timeout: Duration) -> ureq::Agent {
         .http_status_as_error(false)
         .build()
         .into()
+}
+
+/// Status and text of an answer, bounded in size.
+pub fn read(
+    answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+) -> Result<(u16, String), String> {
+    let mut answer = answer.map_err(|error| error.to_string())?;
+    let body = answer.body_mut().with_config().limit(MAX_ANSWER_BYTES);
+    let text = body.read_to_string().map_err(|error| error.to_string())?;
+    Ok((answer.status().as_u16(), text))
 }
 
 /// The bucket as we reach it.
@@ -51,20 +63,7 @@ impl Bucket {
         etag: &str,
         now: u64,
     ) -> Result<(), Reject> {
-        let path = encode_path(object);
-        let mut headers = vec![
-            ("x-oss-content-sha256", "UNSIGNED-PAYLOAD".to_owned()),
-            ("x-oss-date", time::basic(now)),
-        ];
-        if let Some(token) = &credentials.security_token {
-            headers.push(("x-oss-security-token", token.expose().to_owned()));
-        }
-        let authorization = self.authorization(credentials, &path, &headers, now);
-        let mut request = self.agent.head(format!("{}/{path}", self.host));
-        for (name, value) in &headers {
-            request = request.header(*name, value);
-        }
-        let response = request.header("authorization", authorization).call();
+        let response = self.ask("HEAD", credentials, object, now);
         let response = response.map_err(|_| Reject::BUCKET_UNREACHABLE)?;
         match response.status().as_u16() {
             200 => {}
@@ -79,9 +78,42 @@ impl Bucket {
         if same { Ok(()) } else { Err(Reject::OBJECT_DIFFERS) }
     }
 
+    /// What the bucket says of a key that nobody has: a code of its own, like `NoSuchKey`.
+    pub fn probe(&self, credentials: &Credentials, key: &str, now: u64) -> Result<String, String> {
+        let (status, text) = read(self.ask("GET", credentials, key, now))?;
+        let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
+        code.map(|(code, _)| code.to_owned()).ok_or(format!("status {status} without a code"))
+    }
+
+    /// A signed request for an object.
+    fn ask(
+        &self,
+        method: &str,
+        credentials: &Credentials,
+        object: &str,
+        now: u64,
+    ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+        let path = percent_encode(object, b"/");
+        let mut headers = vec![
+            ("x-oss-content-sha256", "UNSIGNED-PAYLOAD".to_owned()),
+            ("x-oss-date", time::basic(now)),
+        ];
+        if let Some(token) = &credentials.security_token {
+            headers.push(("x-oss-security-token", token.expose().to_owned()));
+        }
+        let authorization = self.authorization(method, credentials, &path, &headers, now);
+        let url = format!("{}/{path}", self.host);
+        let mut request = ureq::http::Request::builder().method(method).uri(url);
+        for (name, value) in &headers {
+            request = request.header(*name, value);
+        }
+        self.agent.run(request.header("authorization", authorization).body(())?)
+    }
+
     /// `headers` are sorted, lower case, and all of them `x-oss-*`.
     fn authorization(
         &self,
+        method: &str,
         credentials: &Credentials,
         path: &str,
         headers: &[(&str, String)],
@@ -91,7 +123,7 @@ impl Bucket {
         let scope = format!("{day}/{}/oss/aliyun_v4_request", self.region);
         let lines: String =
             headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
-        let canonical = format!("HEAD\n/{}/{path}\n\n{lines}\n\nUNSIGNED-PAYLOAD", self.name);
+        let canonical = format!("{method}\n/{}/{path}\n\n{lines}\n\nUNSIGNED-PAYLOAD", self.name);
         let digest = hex(&Sha256::digest(canonical));
         let date = time::basic(now);
         let text = format!("OSS4-HMAC-SHA256\n{date}\n{scope}\n{digest}");
@@ -102,16 +134,9 @@ impl Bucket {
     }
 }
 
-/// Everything but unreserved characters and `/` (RFC 3986).
-fn encode_path(key: &str) -> String {
-    let mut path = String::with_capacity(key.len());
-    for byte in key.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {
-                path.push(byte.into());
-            }
-            other => path += &format!("%{other:02X}"),
-        }
-    }
-    path
+/// Encodes everything but unreserved characters (RFC 3986) and `but`.
+pub fn percent_encode(text: &str, but: &[u8]) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b) || but.contains(&b);
+    let encode = |b: u8| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") };
+    text.bytes().map(encode).collect()
 }

@@ -93,7 +93,11 @@ pub fn callback_parameter(url: &str, body: &str, body_type: &str) -> String {
 
 /// Base64 of HMAC-SHA1 over the base64 policy.
 pub fn signature_v1(secret: &str, policy: &str) -> String {
-    BASE64.encode(hmac::<Hmac<Sha1>>(secret.as_bytes(), policy.as_bytes()))
+    BASE64.encode(hmac_sha1(secret.as_bytes(), policy.as_bytes()))
+}
+
+pub fn hmac_sha1(key: &[u8], message: &[u8]) -> [u8; 20] {
+    hmac::<Hmac<Sha1>>(key, message).into()
 }
 
 /// The key that signs V4 policies of one `day` (`YYYYMMDD`) and region.

@@ -28,7 +28,10 @@ impl Reject {
     pub const BAD_AUTHORIZATION: Reject = Reject(400, "authorization is not a signature");
     pub const BAD_KEY_URL: Reject = Reject(400, "x-oss-pub-key-url names no OSS public key");
     pub const BAD_PATH: Reject = Reject(400, "path is not percent-encoded");
-    pub const FIELD_MISSING: Reject = Reject(400, "authorization or x-oss-pub-key-url is missing");
+    /// OSS always sends it: something on the way takes it off (README, "Troubleshooting").
+    pub const AUTHORIZATION_GONE: Reject =
+        Reject(400, "authorization is missing: does the proxy in front pass it on?");
+    pub const FIELD_MISSING: Reject = Reject(400, "x-oss-pub-key-url is missing");
     pub const FIELD_TOO_LONG: Reject = Reject(400, "authorization or x-oss-pub-key-url too long");
     pub const TOKEN_MISSING: Reject = Reject(400, "token is missing");
     pub const TOKEN_FORGED: Reject = Reject(400, "token is not one of ours for this path");
@@ -42,6 +45,9 @@ impl Reject {
     pub const OBJECT_DIFFERS: Reject = Reject(400, "object in the bucket differs");
     pub const BUCKET_UNREACHABLE: Reject = Reject(503, "bucket cannot be asked now");
     pub const NOT_RECORDED: Reject = Reject(500, "upload could not be recorded");
+
+    // The policy.
+    pub const NO_CREDENTIALS: Reject = Reject(503, "no credentials to sign with now");
 
     // Tickets.
     pub const NO_TICKET: Reject = Reject(401, "ticket is missing");

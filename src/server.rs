@@ -3,6 +3,7 @@
 
 use std::fs::Permissions;
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -14,22 +15,29 @@ use tiny_http::{Server, StatusCode};
 
 use crate::app::App;
 use crate::config::Listen;
+use crate::door::{self, Door, Site};
 use crate::engine::{self, Engine};
 use crate::head::Limits;
 use crate::http::{HEADERS, MAX_BODY_BYTES, Request, Response};
-use crate::{door, log, time};
+use crate::{log, metrics, service, time};
 
 /// How long nobody must have asked before `App::upkeep` may take its time.
-const IDLE: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(2);
+/// Prometheus, and whoever looks at it by hand.
+const METRICS_CONNECTIONS: usize = 8;
 
 /// Serves through the door. Returns what ended that, or kept it from starting; the unit starts us
 /// again.
 pub fn run(listen: &Listen, app: App) -> io::Error {
-    let bound = match listen {
-        Listen::Tcp(address) => bind(Domain::for_address(*address), &(*address).into()),
-        Listen::Unix(path) => bind_unix(path),
+    let fresh = || -> io::Result<Socket> {
+        let socket = match listen {
+            Listen::Tcp(address) => bind(Domain::for_address(*address), &(*address).into()),
+            Listen::Unix(path) => bind_unix(path),
+        }?;
+        service::keep(&socket);
+        Ok(socket)
     };
-    match bound {
+    match service::inherited(listen).map_or_else(fresh, Ok) {
         Ok(listener) => run_on(listener, app).unwrap_or_else(|error| error),
         Err(error) => io::Error::other(format!("cannot listen on {listen}: {error}")),
     }
@@ -74,20 +82,56 @@ pub fn run_on(listener: Socket, app: App) -> io::Result<io::Error> {
     }
     let limits = Limits { fields: &HEADERS, max_body_bytes: MAX_BODY_BYTES };
     let max_connections = app.max_connections();
+    if let Some(address) = app.metrics() {
+        serve_metrics(address, limits).map_err(|error| {
+            io::Error::other(format!("METRICS_LISTEN: cannot listen on {address}: {error}"))
+        })?;
+    }
     thread::Builder::new().spawn(move || {
-        let engine = Engine::open(&socket).and_then(|engine| {
+        let served = Engine::open(&socket).and_then(|engine| {
             std::fs::remove_dir(folder)?;
-            Ok(engine)
+            let door = Door::new(Site::Loop(engine), limits, max_connections);
+            let (ours, address) = (door.clone(), listener.local_addr()?);
+            thread::Builder::new().spawn(move || {
+                if let Err(error) = service::watch(&address) {
+                    log::line(time::now(), &format!("cannot wait for signals: {error}"));
+                }
+                ours.end();
+                let _ = service::probe(&address); // wakes the door, and if not:
+                thread::sleep(door::DRAIN);
+                std::process::exit(0);
+            })?;
+            door::run(&listener, &door);
+            Ok(())
         });
-        match engine {
-            Ok(engine) => match door::run(&listener, engine, limits, max_connections) {},
-            Err(error) => {
-                log::line(time::now(), &format!("cannot open the engine: {error}"));
-                std::process::exit(1);
-            }
+        if let Err(error) = &served {
+            log::line(time::now(), &format!("cannot open the door: {error}"));
         }
+        std::process::exit(served.is_err().into());
     })?;
     Ok(run_engine(server, app))
+}
+
+/// On an address and through a door of its own.
+fn serve_metrics(address: SocketAddr, limits: Limits) -> io::Result<()> {
+    let listener = bind(Domain::for_address(address), &address.into())?;
+    if let Some(address) = listener.local_addr()?.as_socket() {
+        log::line(time::now(), &format!("metrics at http://{address}/metrics"));
+    }
+    let door = Door::new(Site::Page(metrics_page), limits, METRICS_CONNECTIONS);
+    thread::Builder::new().spawn(move || door::run(&listener, &door)).map(drop)
+}
+
+/// What the door of `METRICS_LISTEN` answers.
+fn metrics_page(method: &str, path: &str) -> Vec<u8> {
+    let response = match path {
+        "/metrics" => {
+            let text = metrics::page().into_bytes();
+            Response::new(200, text, "text/plain; version=0.0.4; charset=utf-8")
+        }
+        _ => Response::text(404, "not found\n"),
+    };
+    message(&response, method == "HEAD", time::now())
 }
 
 /// A folder that only we can enter.
@@ -107,7 +151,7 @@ fn run_engine(listener: UnixListener, mut app: App) -> io::Error {
     if let Some(notice) = app.notice() {
         log::line(time::now(), notice);
     }
-    app.upkeep(time::now(), true);
+    app.upkeep(time::now(), true, true);
     loop {
         match server.recv_timeout(IDLE) {
             Ok(Some(first)) => {
@@ -117,9 +161,9 @@ fn run_engine(listener: UnixListener, mut app: App) -> io::Error {
                     batch.push(next);
                 }
                 serve(batch, &mut app);
-                app.upkeep(time::now(), false);
+                app.upkeep(time::now(), false, false);
             }
-            Ok(None) => app.upkeep(time::now(), true),
+            Ok(None) => app.upkeep(time::now(), true, false),
             Err(error) => return error,
         }
     }
@@ -139,10 +183,13 @@ fn serve(batch: Vec<tiny_http::Request>, app: &mut App) {
         &all().map(|(request, response)| app.log_line(request, response, now)).collect::<String>(),
     );
     for (raw, (request, response)) in raws.into_iter().zip(all()) {
-        let message = encode(response, request.method == "HEAD", now);
+        let message = message(response, request.method == "HEAD", now);
+        let kind = if response.reusable { engine::REUSABLE } else { engine::ONCE };
+        let length = (message.len() as u32).to_be_bytes();
+        let framed = [&[kind], &length[..], &message].concat();
         let mut writer = raw.into_writer();
         // If the door is gone, the process is about to be.
-        let _ = writer.write_all(&message).and_then(|()| writer.flush());
+        let _ = writer.write_all(&framed).and_then(|()| writer.flush());
     }
 }
 
@@ -164,8 +211,8 @@ fn read(raw: &mut tiny_http::Request) -> Request {
     request
 }
 
-/// The whole message, after what `engine` says opens an answer.
-fn encode(response: &Response, head_only: bool, now: u64) -> Vec<u8> {
+/// The whole HTTP message.
+fn message(response: &Response, head_only: bool, now: u64) -> Vec<u8> {
     let reason = StatusCode(response.status).default_reason_phrase();
     let mut head =
         format!("HTTP/1.1 {} {reason}\r\nDate: {}\r\n", response.status, time::http(now));
@@ -177,7 +224,5 @@ fn encode(response: &Response, head_only: bool, now: u64) -> Vec<u8> {
     }
     head += "\r\n";
     let body: &[u8] = if head_only { &[] } else { &response.body };
-    let kind = if response.reusable { engine::REUSABLE } else { engine::ONCE };
-    let length = (head.len() + body.len()) as u32;
-    [&[kind], &length.to_be_bytes()[..], head.as_bytes(), body].concat()
+    [head.as_bytes(), body].concat()
 }

@@ -23,6 +23,17 @@ pub fn iso8601(unix: u64) -> String {
     format!("{}-{month:02}-{}T{}Z", part(12, 16), part(5, 7), part(17, 25))
 }
 
+/// The reverse of `iso8601`, strictly.
+pub fn unix(iso8601: &str) -> Option<u64> {
+    let part = |from: usize, to: usize| iso8601.get(from..to);
+    let month = part(5, 7)?.parse::<usize>().ok()?.checked_sub(1)? * 3;
+    let (day, month, year) = (part(8, 10)?, MONTHS.get(month..month + 3)?, part(0, 4)?);
+    // The day of the week is not looked at.
+    let date = format!("Sun, {day} {month} {year} {} GMT", part(11, 19)?);
+    let time = httpdate::parse_http_date(&date).ok()?.duration_since(UNIX_EPOCH).ok()?.as_secs();
+    (self::iso8601(time) == iso8601).then_some(time)
+}
+
 /// `20231203T121212Z`, as in `x-oss-date`; the first eight characters are the day of V4 scopes.
 pub fn basic(unix: u64) -> String {
     iso8601(unix).replace(['-', ':'], "")

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const MAX_LINES: usize = 2900;
+const MAX_LINES: usize = 3800;
 const MAX_COLUMNS: usize = 100;
 
 fn sources() -> Vec<(String, String)> {
@@ -35,7 +35,9 @@ fn each_crate_is_named_in_its_own_files_only() {
         ("md5::", &["callback.rs"]),
         ("sha1::", &["policy.rs"]),
         ("httparse::", &["head.rs"]),
-        ("socket2::", &["server.rs", "door.rs"]),
+        ("socket2::", &["server.rs", "door.rs", "service.rs"]),
+        ("listenfd::", &["service.rs"]),
+        ("signal_hook::", &["service.rs"]),
     ] {
         for (name, text) in sources() {
             let found = text.contains(&format!(" {word}")) || text.contains(&format!("({word}"));

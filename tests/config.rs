@@ -2,6 +2,7 @@
 
 use appserver::app::App;
 use appserver::config::{Command, Config, KeySource, Listen, Vars, command};
+use appserver::credentials::Source;
 
 fn vars(changes: &[(&str, &str)]) -> Vars {
     let plain = [
@@ -119,6 +120,7 @@ fn every_mistake_names_its_variable() {
             "is not https://BUCKET.ENDPOINT",
         ),
         ("OSS_HOST", "https://b.oss-cn-hangzhou.aliyuncs.com/path", "is not https://BUCKET"),
+        ("OSS_HOST", "https://BUCKET.oss-cn-hangzhou.aliyuncs.com", "names no valid bucket"),
         ("OSS_HOST", "https://user@b.oss-cn-hangzhou.aliyuncs.com", "is not https://BUCKET"),
         (
             "OSS_HOST",
@@ -249,7 +251,8 @@ fn a_systemd_credential_holds_the_secret() {
     std::fs::write(&file, "fromTheFile\n").unwrap();
     let place = ("CREDENTIALS_DIRECTORY", directory.to_str().unwrap());
     let found = config(&[("OSS_ACCESS_KEY_SECRET", "(unset)"), place]);
-    assert_eq!(found.credentials.access_key_secret.expose(), "fromTheFile");
+    let Source::Fixed(credentials) = found.source else { panic!("another source") };
+    assert_eq!(credentials.access_key_secret.expose(), "fromTheFile");
     std::fs::write(&file, "\n").unwrap();
     let empty = error(&[("OSS_ACCESS_KEY_SECRET", "(unset)"), place]);
     assert_eq!(empty, "OSS_ACCESS_KEY_SECRET: set, but empty");

@@ -148,6 +148,9 @@ fn the_documented_callback_is_accepted_and_logged() {
     assert_eq!(server.log().iter().filter(|line| line.contains(key)).count(), 1);
 }
 
+/// Everything else is as OSS sends it: the log says where to look.
+const EATEN: &str = "authorization is missing: does the proxy in front pass it on?";
+
 #[test]
 fn bad_callbacks_are_refused_with_their_reason() {
     let server = Server::start(&[]);
@@ -155,9 +158,9 @@ fn bad_callbacks_are_refused_with_their_reason() {
     let evil = ("x-oss-pub-key-url", "aHR0cDovL2V2aWwuZXhhbXBsZS9rZXkucGVt");
     let unsigned = ("Authorization", "AAAA");
     for (headers, target, body, reason) in [
-        (vec![authorization], TARGET, BODY, "authorization or x-oss-pub-key-url is missing"),
-        (vec![key_url], TARGET, BODY, "authorization or x-oss-pub-key-url is missing"),
-        (vec![], "/", b"".as_slice(), "authorization or x-oss-pub-key-url is missing"),
+        (vec![authorization], TARGET, BODY, "x-oss-pub-key-url is missing"),
+        (vec![key_url], TARGET, BODY, EATEN),
+        (vec![], "/", b"".as_slice(), "x-oss-pub-key-url is missing"),
         (vec![authorization, evil], TARGET, BODY, "x-oss-pub-key-url names no OSS public key"),
         (vec![unsigned, key_url], TARGET, BODY, "authorization is not a signature"),
         (vec![authorization, key_url], "/index.php", BODY, "signature does not match"),

@@ -1,10 +1,10 @@
 //! UTC spellings, against dates known from elsewhere (`date -u -d @N`).
 
-use appserver::time::{basic, http, iso8601};
+use appserver::time::{basic, http, iso8601, unix};
 
 #[test]
 fn dates() {
-    for (unix, iso, http_date) in [
+    for (seconds, iso, http_date) in [
         (0, "1970-01-01T00:00:00Z", "Thu, 01 Jan 1970 00:00:00 GMT"),
         (951_782_399, "2000-02-28T23:59:59Z", "Mon, 28 Feb 2000 23:59:59 GMT"),
         (951_782_400, "2000-02-29T00:00:00Z", "Tue, 29 Feb 2000 00:00:00 GMT"),
@@ -12,8 +12,31 @@ fn dates() {
         (1_735_689_599, "2024-12-31T23:59:59Z", "Tue, 31 Dec 2024 23:59:59 GMT"),
         (4_107_542_400, "2100-03-01T00:00:00Z", "Mon, 01 Mar 2100 00:00:00 GMT"),
     ] {
-        assert_eq!(iso8601(unix), iso);
-        assert_eq!(http(unix), http_date);
-        assert_eq!(basic(unix), iso.replace(['-', ':'], ""));
+        assert_eq!(iso8601(seconds), iso);
+        assert_eq!(http(seconds), http_date);
+        assert_eq!(unix(iso), Some(seconds));
+        assert_eq!(basic(seconds), iso.replace(['-', ':'], ""));
+    }
+}
+
+/// What is not exactly of that shape is no time.
+#[test]
+fn bad_dates() {
+    for text in [
+        "",
+        "2023-12-03T12:12:12",
+        "2023-12-03T12:12:12z",
+        "2023-12-03 12:12:12Z",
+        "2023-12-03T12:12:12+08:00",
+        "2023-12-03T12:12:12.000Z",
+        "2023-13-03T12:12:12Z",
+        "2023-00-03T12:12:12Z",
+        "2023-02-30T12:12:12Z",
+        "2023-12-03T25:12:12Z",
+        "1969-12-31T23:59:59Z",
+        "+023-12-03T12:12:12Z",
+        "２０２３-12-03T12:12:12Z",
+    ] {
+        assert_eq!(unix(text), None, "{text}");
     }
 }

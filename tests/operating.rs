@@ -1,0 +1,249 @@
+//! What an operator has: the report of `--check`, with and without the network, `/metrics`, and a
+//! unit file that systemd takes as it is.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use oss_standin::{CredentialFault, KeyFault, Options, Standin};
+use support::{Run, Server, binary, request, run};
+
+/// A folder of a test's own, gone with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("appserver-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What `--check` prints for this bucket, `changes` made (an empty value removes).
+fn check(bucket: &Standin, arguments: &[&str], changes: &[(&str, &str)]) -> Run {
+    let options = Options::default();
+    let (url, keys) = (bucket.url(), bucket.key_origin());
+    let plain = [
+        ("OSS_ACCESS_KEY_ID", &*options.access_key_id),
+        ("OSS_ACCESS_KEY_SECRET", &options.access_key_secret),
+        ("OSS_HOST", &url),
+        ("OSS_BUCKET", &options.bucket),
+        ("OSS_REGION", &options.region),
+        ("CALLBACK_KEY_ORIGIN", &keys),
+        ("CALLBACK_URL", "https://upload.example.com/cb?x=1;http://other.example.com"),
+    ];
+    let mut vars: Vec<(&str, &str)> = plain.to_vec();
+    vars.retain(|(name, _)| changes.iter().all(|(changed, _)| changed != name));
+    vars.extend(changes.iter().filter(|(_, value)| !value.is_empty()));
+    let run = run(&[&["--check"], arguments].concat(), &vars);
+    assert!(!run.stdout.contains(&options.access_key_secret), "{}", run.stdout);
+    run
+}
+
+/// The lines of the report that say how a try went.
+fn tries(run: &Run) -> Vec<&str> {
+    let tried = |line: &&str| line.starts_with("ok ") || line.starts_with("FAIL");
+    run.stdout.lines().filter(tried).collect()
+}
+
+#[test]
+fn a_good_configuration_is_tried_offline() {
+    let bucket = Standin::start(Options::default()).unwrap();
+    let folder = Folder::new("check");
+    for token in ["on", "off"] {
+        let log = folder.0.to_str().unwrap();
+        let found = check(&bucket, &[], &[("UPLOAD_LOG", log), ("CALLBACK_TOKEN", token)]);
+        let expected = [
+            "ok   upload log: can be written",
+            "ok   policy: its signature verifies",
+            "ok   callback: one for this policy gets as far as OSS's signature",
+        ];
+        assert_eq!((found.code, tries(&found)), (Some(0), expected.to_vec()), "{}", found.stderr);
+    }
+    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 0, "something was left");
+    assert!(bucket.reads().is_empty() && bucket.key_requests().is_empty());
+}
+
+#[test]
+fn online_the_key_host_sts_and_the_bucket_are_asked() {
+    let bucket = Standin::start(Options::default()).unwrap();
+    let found = check(&bucket, &["--online"], &[("CONFIRM_UPLOADS", "on")]);
+    let lines = tries(&found).join("\n");
+    assert_eq!(found.code, Some(0), "{lines}");
+    assert!(lines.contains("ok   public key: fetched from"), "{lines}");
+    assert!(lines.contains("ok   bucket: knows our signature"), "{lines}");
+
+    // The role of `OSS_STS_ROLE_ARN` is narrowed: it may read only to confirm.
+    let options = Options::default();
+    let sts = bucket.sts_url();
+    let role = [("OSS_STS_ROLE_ARN", &*options.role_arn), ("OSS_STS_ENDPOINT", &sts)];
+    let found = check(&bucket, &["--online"], &role);
+    let lines = tries(&found).join("\n");
+    assert_eq!(found.code, Some(0), "{lines}");
+    assert!(lines.contains("ok   credentials: valid until 20"), "{lines}");
+    assert!(lines.contains("lets us read nothing, as should be"), "{lines}");
+
+    // And an instance's role is not asked for offline.
+    let metadata = bucket.metadata_url();
+    let role = [
+        ("OSS_ACCESS_KEY_ID", ""),
+        ("OSS_ACCESS_KEY_SECRET", ""),
+        ("OSS_ECS_ROLE", &*options.ecs_role),
+        ("OSS_ECS_ENDPOINT", &metadata),
+        ("CALLBACK_TOKEN_KEY", "a-key-of-thirty-two-bytes-or-more"),
+    ];
+    let before = bucket.credential_requests();
+    assert_eq!(check(&bucket, &[], &role).code, Some(0));
+    assert_eq!(bucket.credential_requests(), before);
+    assert_eq!(check(&bucket, &["--online"], &role).code, Some(0));
+}
+
+#[test]
+fn what_is_wrong_is_said_and_fails_the_check() {
+    let bucket = Standin::start(Options::default()).unwrap();
+    let options = Options::default();
+    let sts = bucket.sts_url();
+    let role = [("OSS_STS_ROLE_ARN", &*options.role_arn), ("OSS_STS_ENDPOINT", &sts)];
+    for (changes, line) in [
+        (&[("OSS_ACCESS_KEY_ID", "another")][..], "FAIL bucket: \"InvalidAccessKeyId\""),
+        (&[("OSS_ACCESS_KEY_SECRET", "wrong")], "FAIL bucket: \"SignatureDoesNotMatch\""),
+        (&[("CALLBACK_KEY_ORIGIN", "http://127.0.0.1:9")], "FAIL public key: io: "),
+        (
+            &[("OSS_INTERNAL_HOST", "http://127.0.0.1:9"), ("CONFIRM_UPLOADS", "on")],
+            "FAIL bucket: ",
+        ),
+    ] {
+        let found = check(&bucket, &["--online"], changes);
+        assert_eq!(found.code, Some(2), "{}", found.stdout);
+        assert!(found.stdout.contains(line), "{line}: {}", found.stdout);
+    }
+    bucket.faults().sts = CredentialFault::Status(403, "NoPermission".into());
+    let found = check(&bucket, &["--online"], &role);
+    assert!(found.stdout.contains("FAIL credentials: sts: status 403 NoPermission\n"));
+    assert_eq!(found.code, Some(2));
+    bucket.faults().key = KeyFault::Body("<html>".into());
+    let found = check(&bucket, &["--online"], &[]);
+    assert!(found.stdout.contains("FAIL public key: ") && found.stdout.contains(" is not one\n"));
+    // A folder that cannot be written, even by root: it is gone, or not a folder.
+    let found = check(&bucket, &[], &[("UPLOAD_LOG", "/proc/self/task")]);
+    assert!(found.stdout.contains("FAIL upload log: "), "{}", found.stdout);
+    assert_eq!(found.code, Some(2));
+}
+
+/// Names with their values, each line as Prometheus reads it.
+fn metrics(address: std::net::SocketAddr) -> Vec<(String, u64)> {
+    let reply = request(address, "GET", "/metrics", &[], b"");
+    assert_eq!(reply.status, 200);
+    let kind = reply.header("content-type").unwrap();
+    assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
+    let text = reply.text();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let sample = |line: &str| {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        let bare = name.split('{').next().unwrap();
+        assert!(
+            text.contains(&format!("# TYPE {bare} ")) && text.contains(&format!("# HELP {bare} "))
+        );
+        (name.to_owned(), value.parse().unwrap())
+    };
+    lines.map(sample).collect()
+}
+
+#[test]
+fn metrics_count_what_happens() {
+    let bucket = Standin::start(Options::default()).unwrap();
+    let folder = Folder::new("metrics");
+    let (keys, log) = (bucket.key_origin(), folder.0.to_str().unwrap());
+    let mut server = Server::start(&[
+        ("CALLBACK_KEY_ORIGIN", &keys),
+        ("UPLOAD_LOG", log),
+        ("METRICS_LISTEN", "127.0.0.1:0"),
+    ]);
+    let line = server.wait_log("metrics at ");
+    let address = line.rsplit("http://").next().unwrap().trim_end_matches("/metrics");
+    let address = address.parse().unwrap();
+    let value = |name: &str| {
+        let found = metrics(address);
+        found.iter().find(|(sample, _)| sample == name).map(|(_, value)| *value)
+    };
+    assert_eq!(value("appserver_policies_total"), Some(0));
+    assert_eq!(value("appserver_callbacks_total{outcome=\"accepted\"}"), None);
+
+    let form = "application/x-www-form-urlencoded";
+    let callback = bucket.callback_request("/callback", "x", b"bucket=examplebucket", form);
+    for _ in 0..3 {
+        assert_eq!(support::send(server.address, &callback, false).unwrap().status, 200);
+    }
+    assert_eq!(request(server.address, "POST", "/callback", &[], b"x").status, 400);
+    assert_eq!(request(server.address, "GET", "/", &[], b"").status, 200);
+    assert_eq!(support::send(server.address, b"BAD\r\n\r\n", false).unwrap().status, 400);
+    for (name, expected) in [
+        ("appserver_callbacks_total{outcome=\"accepted\"}", 3),
+        ("appserver_callbacks_total{outcome=\"x-oss-pub-key-url is missing\"}", 1),
+        ("appserver_policies_total", 1),
+        ("appserver_log_syncs_total{result=\"ok\"}", 3),
+        ("appserver_key_fetches_total{result=\"ok\"}", 1),
+        ("appserver_refusals_total{reason=\"malformed request\"}", 1),
+        ("appserver_evictions_total", 0),
+    ] {
+        assert_eq!(value(name), Some(expected), "{name}");
+    }
+    assert!(value("appserver_connections_total").unwrap() >= 6);
+
+    // Nothing else is there, and nothing of it at the public address.
+    assert_eq!(request(address, "GET", "/", &[], b"").status, 404);
+    assert_eq!(request(address, "POST", "/callback", &[], b"x").status, 404);
+    assert_eq!(request(address, "HEAD", "/metrics", &[], b"").body, b"");
+    assert_eq!(request(server.address, "GET", "/metrics", &[], b"").status, 404);
+    assert!(server.is_running());
+}
+
+#[test]
+fn the_metrics_address_must_be_one_and_free() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let plain = [
+        ("OSS_ACCESS_KEY_ID", "id"),
+        ("OSS_ACCESS_KEY_SECRET", "s3cr3t"),
+        ("OSS_HOST", "https://examplebucket.oss-cn-hangzhou.aliyuncs.com"),
+    ];
+    for (value, code) in [("9090", 2), ("localhost:9090", 2), (&*address, 1)] {
+        let vars = [&plain[..], &[("METRICS_LISTEN", value)]].concat();
+        let run = run(&["127.0.0.1", "0"], &vars);
+        assert_eq!(run.code, Some(code), "{}", run.stderr);
+        assert!(run.stderr.contains("METRICS_LISTEN: "), "{}", run.stderr);
+    }
+}
+
+/// With the binary under test in place of the installed one.
+#[test]
+fn systemd_takes_the_unit_and_finds_little_exposed() {
+    let Some(analyze) = ["/usr/bin/systemd-analyze", "/bin/systemd-analyze"]
+        .iter()
+        .find(|path| Path::new(path).exists())
+    else {
+        eprintln!("no systemd-analyze here: the unit file is not looked at");
+        return;
+    };
+    let folder = Folder::new("unit");
+    let unit = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/appserver.service"));
+    let unit = unit.unwrap().replace("/usr/local/bin/appserver", binary().to_str().unwrap());
+    let path = folder.0.join("appserver.service");
+    std::fs::write(&path, unit).unwrap();
+    let analyze = |arguments: &[&str]| {
+        let output = Command::new(analyze).args(arguments).arg(&path).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    assert_eq!(analyze(&["verify", "--man=no"]), "");
+    let report = analyze(&["security", "--offline=true", "--no-pager"]);
+    let level = report.split("Overall exposure level for appserver.service: ").nth(1).unwrap();
+    let level: f64 = level.split(' ').next().unwrap().parse().unwrap();
+    println!("exposure level {level}");
+    assert!(level <= 1.2, "{report}");
+}
