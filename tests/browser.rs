@@ -9,6 +9,7 @@ use std::time::Duration;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use oss_standin::{Options, PostFault, Standin};
 use serde_json::{Value, json};
+use support::proxy::{self, Proxy};
 use support::webdriver::Browser;
 use support::{Server, binary};
 
@@ -977,4 +978,72 @@ fn with_every_check_on_an_upload_is_verified_and_recorded() {
     objects.sort_by_key(Value::to_string);
     assert_eq!(objects, [json!("user/alice/b.txt"), json!("user/alice/中文 1.txt")]);
     let _ = std::fs::remove_dir_all(&record);
+}
+
+/// README's nginx with TLS, under a path: the page comes through it, and so does the callback, by
+/// a client that names no host in its handshake (another server of nginx's, since the stand-in
+/// speaks no TLS).
+#[test]
+fn through_nginx_with_tls_the_page_uploads_and_the_callback_comes_back() {
+    let callback_url = format!("https://{}/upload/callback", proxy::HOST);
+    let prefix = ("PUBLIC_PATH_PREFIX", "/upload");
+    let world = world(&[prefix, ("CALLBACK_URL", &callback_url), ("CALLBACK_TOKEN", "on")]);
+    let browser = &world.browser;
+    proxy::certificate(&browser.folder);
+    let pem = browser.folder.join("upload.pem").display().to_string();
+    let nginx = Proxy::nginx(&browser.folder, 2, |ports| {
+        let places = [
+            ("listen 443 ", &*format!("listen 127.0.0.1:{} ", ports[0])),
+            ("/etc/ssl/upload.pem", &pem),
+            ("/etc/ssl/upload.key", &pem.replace(".pem", ".key")),
+            ("unix:/run/appserver/http.sock", &world.server.address.to_string()),
+        ];
+        let block = proxy::moved(proxy::readme("nginx", "listen 443"), &places);
+        format!(
+            "{block}\nserver {{\nlisten 127.0.0.1:{};\nlocation / {{\n\
+             proxy_pass https://127.0.0.1:{};\nproxy_set_header Host $http_host;\n\
+             proxy_ssl_server_name off;\nproxy_ssl_verify on;\n\
+             proxy_ssl_trusted_certificate {pem};\nproxy_ssl_name {};\n}}\n}}",
+            ports[1],
+            ports[0],
+            proxy::HOST
+        )
+    });
+    world.bucket.faults().routes.push((proxy::HOST.to_owned(), nginx.address(1)));
+
+    // The certificate is nobody's that a browser knows.
+    browser.devtools("Security.setIgnoreCertificateErrors", json!({ "ignore": true }));
+    browser.open("about:blank");
+    browser.log("performance");
+    let front = format!("https://{}/upload/", nginx.address(0));
+    browser.open(&format!("{front}index.html"));
+    let image = [BASE64.decode(PNG).unwrap(), bytes(1_000_000)].concat();
+    let path = world.write("photo.png", &image);
+    browser.send("#files", path.to_str().unwrap());
+    world.wait_all(1, &["done"]);
+    world.assert_stored("user/photo.png", &image);
+    let statuses = world.statuses();
+    assert_eq!(statuses, ["Done977 KB · verified by the server {\"Status\":\"OK\"}"]);
+    let callbacks = world.bucket.callbacks();
+    assert!(callbacks.len() == 1 && callbacks[0].url.starts_with(&callback_url), "{callbacks:?}");
+    world.server.wait_log(" 127.0.0.1 POST \"/upload/callback\" 200 callback bucket=");
+
+    // No warning of mixed content either: the bucket of this test has no TLS, but is on loopback.
+    let console = browser.log("browser");
+    assert!(browser.truth("isSecureContext") && console.is_empty(), "{console:?}");
+    let mut seen = BTreeSet::new();
+    for entry in browser.log("performance") {
+        let event: Value = serde_json::from_str(entry["message"].as_str().unwrap()).unwrap();
+        let event = &event["message"];
+        if event["method"] == "Network.requestWillBeSent" {
+            let url = event["params"]["request"]["url"].as_str().unwrap();
+            if !["data:", "blob:", "about:"].iter().any(|scheme| url.starts_with(scheme)) {
+                let name = url.strip_prefix(&front).or(url.strip_prefix(&world.bucket.url()));
+                seen.insert(name.unwrap_or(url).to_owned());
+            }
+        }
+    }
+    let expected = PAGE.map(str::to_owned);
+    let expected = expected.into_iter().chain([POLICY_PATH[1..].to_owned(), "/".to_owned()]);
+    assert_eq!(seen, expected.collect());
 }

@@ -1,15 +1,18 @@
-//! Behind a proxy: the Unix socket, a path that the proxy takes off, and Debian's nginx for real.
+//! Behind a proxy: the Unix socket, a path that the proxy takes off, and README's configurations
+//! of nginx, Caddy and Apache with the real ones.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use oss_standin::{Options, Standin};
-use support::{Reply, Server, binary, read_reply, request};
+use serde_json::json;
+use support::proxy::{self, HOST, Proxy};
+use support::{Reply, Server, binary, read_reply, request, trust};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const BODY: &[u8] = b"bucket=examplebucket&filename=a.txt";
@@ -136,87 +139,243 @@ fn a_path_prefix_is_routed_without_and_signed_with() {
     }
 }
 
-/// nginx in the foreground, one process, ended when dropped.
-struct Nginx(Child);
+/// What a proxy as README has it stands before: a server under `/upload` that wants tickets.
+struct Site {
+    folder: Folder,
+    bucket: Standin,
+    server: Server,
+}
 
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+const SECRET: &str = "a-secret-of-the-tests-of-32-characters";
+
+impl Site {
+    fn new(name: &str) -> Site {
+        let folder = Folder::new(name);
+        proxy::certificate(&folder.0);
+        let bucket = Standin::start(Options::default()).unwrap();
+        let socket = folder.0.join("http.sock");
+        let vars = [
+            ("CALLBACK_KEY_ORIGIN", &*bucket.key_origin()),
+            ("PUBLIC_PATH_PREFIX", "/upload"),
+            ("UPLOAD_JWT_SECRET", SECRET),
+        ];
+        let server = on_socket(&socket, &vars);
+        // Apache's process gives up root.
+        std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o666)).unwrap();
+        Site { folder, bucket, server }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.0.join(name).display().to_string()
+    }
+
+    /// README's block, listening on this port with the certificate of the test.
+    fn nginx_block(&self, port: u16) -> String {
+        let block = proxy::readme("nginx", "listen 443");
+        let places = [
+            ("listen 443 ", &*format!("listen 127.0.0.1:{port} ")),
+            ("/etc/ssl/upload.pem", &self.path("upload.pem")),
+            ("/etc/ssl/upload.key", &self.path("upload.key")),
+            ("/run/appserver/http.sock", &self.path("http.sock")),
+        ];
+        proxy::moved(block, &places)
+    }
+
+    /// As browsers do: by name, so that the handshake names it too, and with the certificate
+    /// checked. Status and body.
+    fn curl(&self, proxy: &Proxy, path: &str, arguments: &[&str]) -> (u16, String) {
+        let port = proxy.ports[0];
+        let output = Command::new("curl")
+            .args(["-s", "--max-time", "30", "--path-as-is", "--cacert", &self.path("upload.pem")])
+            .args(["--resolve", &format!("{HOST}:{port}:127.0.0.1"), "-w", "\n%{http_code}"])
+            .args(arguments)
+            .arg(format!("https://{HOST}:{port}{path}"))
+            .output()
+            .expect("curl runs (tests/run installs it)");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (body, status) = text.rsplit_once('\n').unwrap();
+        (status.parse().unwrap(), body.to_owned())
+    }
+
+    /// A message over TLS that names no host in its handshake; all that comes back.
+    fn without_a_name(&self, proxy: &Proxy, message: &[u8]) -> String {
+        let mut client = Command::new("timeout")
+            .args(["30", "openssl", "s_client", "-quiet", "-noservername"])
+            .args(["-verify_return_error", "-CAfile", &self.path("upload.pem")])
+            .args(["-verify_hostname", HOST, "-connect", &proxy.address(0).to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("openssl starts (tests/run installs it)");
+        client.stdin.take().unwrap().write_all(message).unwrap();
+        String::from_utf8_lossy(&client.wait_with_output().unwrap().stdout).into_owned()
+    }
+
+    /// The complete callback as OSS sends it, signed for this path and query.
+    fn callback(&self, target: &str) -> Vec<u8> {
+        self.bucket.callback_request(target, HOST, BODY, FORM)
+    }
+
+    /// What every proxy must do.
+    fn check(&self, proxy: &Proxy) {
+        assert_eq!(self.curl(proxy, "/upload/healthz", &[]), (200, "ok\n".into()));
+        assert_eq!(self.curl(proxy, "/upload/index.html", &[]).0, 200);
+        let policies = "/upload/get_post_signature_for_oss_upload";
+        assert_eq!(self.curl(proxy, policies, &[]).0, 401);
+        let ticket = trust::ticket(SECRET, &json!({ "sub": "alice", "exp": trust::now() + 600 }));
+        let ticket = format!("Authorization: Bearer {ticket}");
+        let lie = "X-Forwarded-For: 6.6.6.6";
+        let (status, policy) = self.curl(proxy, policies, &["-H", &ticket, "-H", lie]);
+        assert!(status == 200 && policy.contains("x_oss_date"), "{status} {policy}");
+        self.server.wait_log(&format!(" 127.0.0.1 GET {policies:?} 200 policy dir=\"alice/\""));
+
+        for http10 in [false, true] {
+            self.bucket.faults().callback_http10 = http10;
+            let callback = self.callback("/upload/callback?x=%20y+z%2F&token=a.b_c-d");
+            let answer = self.without_a_name(proxy, &callback);
+            assert!(answer.starts_with("HTTP/1.") && answer.contains(" 200 OK\r\n"), "{answer}");
+            assert!(answer.ends_with("\r\n\r\n{\"Status\":\"OK\"}"), "{answer}");
+            // OSS wants to know how long the answer is.
+            assert!(answer.to_lowercase().contains("content-length: 15\r\n"), "{answer}");
+        }
+        self.server.wait_log(" 127.0.0.1 POST \"/upload/callback\" 200 callback bucket=");
+        let forged = String::from_utf8(self.callback("/upload/callback?x=1")).unwrap();
+        let forged = forged.replace("?x=1", "?x=2");
+        let answer = self.without_a_name(proxy, forged.as_bytes());
+        assert!(answer.contains(" 400 ") && answer.contains("verify not ok"), "{answer}");
+
+        // The server takes 64 KiB, and so does each proxy.
+        let file = self.folder.0.join("body");
+        let data = format!("@{}", file.display());
+        for length in [65_536, 65_537, 1_000_000] {
+            std::fs::write(&file, vec![b'a'; length]).unwrap();
+            let sent = self.curl(proxy, "/upload/callback", &["--data-binary", &data]);
+            // A proxy may close before all has come, and then curl may not see the 413.
+            let expected: &[u16] = if length > 65_536 { &[413, 0] } else { &[400] };
+            assert!(expected.contains(&sent.0), "{length} bytes: {sent:?}");
+        }
     }
 }
 
-/// README's configuration for nginx, with a certificate, ports and paths of this test's own.
 #[test]
-fn nginx_with_tls_passes_callbacks_on_over_the_unix_socket() {
-    let folder = Folder::new("nginx");
-    let path = |name: &str| folder.0.join(name).display().to_string();
-    let bucket = Standin::start(Options::default()).unwrap();
-    let socket = folder.0.join("http.sock");
-    let origin = bucket.key_origin();
-    let server =
-        on_socket(&socket, &[("CALLBACK_KEY_ORIGIN", &origin), ("PUBLIC_PATH_PREFIX", "/upload")]);
+fn nginx_passes_all_on_over_the_unix_socket() {
+    let site = Site::new("nginx");
+    let nginx = Proxy::nginx(&site.folder.0, 1, |ports| {
+        // Another site, first on the same address: without a name, it is not the one.
+        format!(
+            "server {{\nlisten 127.0.0.1:{} ssl;\nserver_name other.example.com;\n\
+             ssl_certificate {};\nssl_certificate_key {};\nreturn 204;\n}}\n{}",
+            ports[0],
+            site.path("upload.pem"),
+            site.path("upload.key"),
+            site.nginx_block(ports[0])
+        )
+    });
+    site.check(&nginx);
+    assert_eq!(site.curl(&nginx, "/upload/callback", &[]).0, 403);
+    assert_eq!(site.curl(&nginx, "/callback", &["-d", "a=b"]).0, 404);
+}
 
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-batch"])
-        .args(["-subj", "/CN=localhost", "-keyout", &path("key.pem"), "-out", &path("cert.pem")])
-        .stderr(Stdio::null())
-        .status();
-    assert!(made.is_ok_and(|status| status.success()), "openssl makes a certificate");
+#[test]
+fn nginx_asks_the_application_before_policies_but_not_before_callbacks() {
+    let site = Site::new("session");
+    // The application: knows its sessions by a cookie.
+    let application = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = application.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in application.incoming().map_while(Result::ok) {
+            let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
+            while !head.ends_with(b"\r\n\r\n") {
+                match stream.read(&mut buffer) {
+                    Ok(length @ 1..) => head.extend(&buffer[..length]),
+                    _ => break,
+                }
+            }
+            let good = String::from_utf8_lossy(&head).contains("Cookie: session=good\r\n");
+            let status = if good { "204 Good" } else { "401 Who" };
+            let answer = format!("HTTP/1.1 {status}\r\nConnection: close\r\n\r\n");
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    let locations = proxy::readme("nginx", "auth_request");
+    let locations = proxy::moved(locations, &[("127.0.0.1:3000", &address.to_string())]);
+    let nginx = Proxy::nginx(&site.folder.0, 1, |ports| {
+        let block = site.nginx_block(ports[0]);
+        let (before, rest) = block.split_once("    location /upload/ {").expect("the location");
+        let (_, after) = rest.split_once("    }\n").expect("its end");
+        format!("{before}{locations}{after}")
+    });
 
-    let readme = include_str!("../README.md");
-    let block = readme.split("```nginx\n").nth(1).expect("README has an nginx block");
-    let block = block.split("```").next().unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let block = block
-        .replace("listen 443 ssl;", &format!("listen 127.0.0.1:{port} ssl;"))
-        .replace("/etc/ssl/upload.pem", &path("cert.pem"))
-        .replace("/etc/ssl/upload.key", &path("key.pem"))
-        .replace("/run/appserver/http.sock", &socket.display().to_string());
-    let folder_names = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
-    let temp: String =
-        folder_names.iter().map(|name| format!("{name}_temp_path {};\n", path(name))).collect();
-    let config = format!(
-        "daemon off;\nmaster_process off;\npid {};\nerror_log {};\nevents {{}}\n\
-         http {{\naccess_log off;\n{temp}{block}\n}}\n",
-        path("pid"),
-        path("error.log")
-    );
-    std::fs::write(folder.0.join("nginx.conf"), config).unwrap();
-    let mut nginx = Command::new("nginx");
-    nginx.args(["-e", &path("error.log"), "-c", &path("nginx.conf")]).stderr(Stdio::null());
-    let child = nginx.spawn().expect("nginx starts (tests/run installs it)");
-    let _nginx = Nginx(child);
-
-    // curl speaks the TLS; nginx may need a moment to listen.
-    let curl = |arguments: &[&str]| {
-        let output = Command::new("curl")
-            .args(["-s", "-k", "--max-time", "20", "--retry", "50", "--retry-connrefused"])
-            .args(["--retry-delay", "0", "--retry-max-time", "20"])
-            .args(arguments)
-            .output()
-            .unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    let url = |target: &str| format!("https://127.0.0.1:{port}{target}");
-    let start = Instant::now();
-    while curl(&[&url("/upload/healthz")]) != "ok\n" {
-        let log = std::fs::read_to_string(folder.0.join("error.log")).unwrap_or_default();
-        assert!(start.elapsed() < Duration::from_secs(30), "nginx does not serve: {log}");
+    let ticket = trust::ticket(SECRET, &json!({ "sub": "alice", "exp": trust::now() + 600 }));
+    let ticket = format!("Authorization: Bearer {ticket}");
+    for path in ["/upload/", "/upload/get_post_signature_for_oss_upload", "/upload/index.html"] {
+        let ask = |cookie: &str| site.curl(&nginx, path, &["-H", &ticket, "-H", cookie]).0;
+        assert_eq!((ask("Cookie: session=good"), ask("Cookie: session=bad")), (200, 401), "{path}");
     }
-    assert!(curl(&[&url("/upload/get_post_signature_for_oss_upload")]).contains("x_oss_date"));
+    assert!(!site.server.log().iter().any(|line| line.contains("\" 401")));
+    let callback = site.callback("/upload/callback?token=a");
+    let answer = site.without_a_name(&nginx, &callback);
+    assert!(answer.ends_with("{\"Status\":\"OK\"}"), "{answer}");
 
-    let target = "/upload/callback?x=%20y";
-    let authorization = format!("Authorization: {}", bucket.sign(target, BODY));
-    let key_url = format!("x-oss-pub-key-url: {}", BASE64.encode(oss_standin::PUB_KEY_URL));
-    let body = String::from_utf8_lossy(BODY);
-    let callback = ["-H", &authorization, "-H", &key_url, "--data-raw", &body];
-    let target = url(target);
-    assert_eq!(curl(&[&callback[..], &[&target]].concat()), r#"{"Status":"OK"}"#);
-    assert_eq!(curl(&[&callback[..], &["--http1.0", &target]].concat()), r#"{"Status":"OK"}"#);
-    server.wait_log(" 127.0.0.1 POST \"/upload/callback\" 200 callback bucket=\"examplebucket\"");
+    // Around the question: nothing that nginx and the server could read differently.
+    for (path, expected) in [
+        ("/session", 404),
+        ("/upload", 301),
+        ("/upload/callback", 403),
+        ("/upload/callback?x=/upload/", 403),
+        ("/upload/callback/", 401),
+        ("/upload/callback/../", 401),
+        ("/upload/callback/../get_post_signature_for_oss_upload", 401),
+        ("/upload/%67et_post_signature_for_oss_upload", 401),
+        ("/upload//get_post_signature_for_oss_upload", 401),
+        ("/upload/get_post_signature_for_oss_upload/../callback", 403),
+        ("/upload/get_post_signature_for_oss_upload%3F/../callback", 403),
+        ("/upload/get_post_signature_for_oss_upload?/../callback", 401),
+    ] {
+        assert_eq!(site.curl(&nginx, path, &["-H", &ticket]).0, expected, "{path}");
+    }
+    // A callback may have any path, so others are none.
+    assert_eq!(site.curl(&nginx, "/upload/", &["-H", &ticket, "-d", "a=b"]).0, 401);
+}
 
-    let long = "a".repeat(70_000);
-    let status = ["-o", "/dev/null", "-w", "%{http_code}", "--data-raw", &long];
-    assert_eq!(curl(&[&status[..], &[&target]].concat()), "413");
+#[test]
+fn caddy_passes_all_on_over_the_unix_socket() {
+    let site = Site::new("caddy");
+    let block = proxy::readme("caddy", "reverse_proxy");
+    let folder = &site.folder.0;
+    let caddy = Proxy::caddy(folder, 1, |ports| {
+        // It must not fetch a certificate, nor listen on port 80.
+        let offline = format!("{{\nadmin off\nauto_https disable_redirects\ndefault_sni {HOST}\n");
+        let site_block = format!(
+            "https://{HOST}:{} {{\nbind 127.0.0.1\ntls {} {}\n",
+            ports[0],
+            site.path("upload.pem"),
+            site.path("upload.key")
+        );
+        let places = [
+            (&*format!("{{\n    default_sni {HOST}\n"), &*offline),
+            (&format!("\n{HOST} {{\n"), &format!("\n{site_block}")),
+            ("/run/appserver/http.sock", &site.path("http.sock")),
+        ];
+        proxy::moved(block, &places)
+    });
+    site.check(&caddy);
+}
+
+#[test]
+fn apache_passes_authorization_on_over_the_unix_socket() {
+    let site = Site::new("apache");
+    let block = proxy::readme("apache", "ProxyPass");
+    let apache = Proxy::apache(&site.folder.0, 1, |ports| {
+        let address = format!("127.0.0.1:{}", ports[0]);
+        let places = [
+            ("*:443", &*address),
+            ("/etc/ssl/upload.pem", &site.path("upload.pem")),
+            ("/etc/ssl/upload.key", &site.path("upload.key")),
+            ("/run/appserver/http.sock", &site.path("http.sock")),
+        ];
+        format!("Listen {address}\n{}", proxy::moved(block, &places))
+    });
+    site.check(&apache);
 }

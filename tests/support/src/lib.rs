@@ -2,7 +2,9 @@
 
 pub mod hostile;
 mod http;
+pub mod proxy;
 mod server;
+pub mod systemd;
 pub mod trust;
 pub mod webdriver;
 

@@ -1,0 +1,369 @@
+//! More than one machine: two servers that share nothing but their configuration, behind README's
+//! nginx or by two callback URLs, while one of them is killed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use oss_standin::{Options, Standin};
+use serde_json::{Value, json};
+use support::proxy::{self, Proxy};
+use support::trust::{Connection, callback, callback_token, now, ticket};
+use support::{Reply, Server, binary, read_reply, send, upload};
+
+const TOKEN_KEY: &str = "tokenKeyOfMoreThanThirtyTwoCharacters";
+const SECRET: &str = "a-secret-of-the-tests-of-32-characters";
+const FORM: &str = "application/x-www-form-urlencoded";
+const OK: &str = r#"{"Status":"OK"}"#;
+/// Far longer than anything waited for takes, so that a loaded machine fails no test.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A folder of the test's own, gone with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("appserver-machines-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        Folder(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// One bucket, and a place for machines.
+struct World {
+    bucket: Standin,
+    folder: Folder,
+    callback_url: String,
+}
+
+/// A server with a record of its own, on a Unix socket of its own; it may be down.
+struct Machine {
+    folder: PathBuf,
+    running: Option<Server>,
+}
+
+impl World {
+    fn new(callback_url: &str) -> World {
+        let bucket = Standin::start(Options::default()).unwrap();
+        World { bucket, folder: Folder::new(), callback_url: callback_url.to_owned() }
+    }
+
+    /// Two machines, and README's nginx in front of them.
+    fn balanced() -> (World, Machine, Machine, Proxy) {
+        let mut world = World::new("");
+        let (a, b) = (world.machine("a"), world.machine("b"));
+        let front = proxy::readme("nginx", "listen 443");
+        let (single, rest) = front.split_once("upstream appserver {").expect("an upstream");
+        let (_, rest) = rest.split_once("}\n").expect("its end");
+        let upstream = proxy::readme("nginx", "proxy_next_upstream");
+        let nginx = Proxy::nginx(&world.folder.0, 1, |ports| {
+            let places = [
+                ("listen 443 ssl ", &*format!("listen 127.0.0.1:{} ", ports[0])),
+                ("    ssl_certificate /etc/ssl/upload.pem;\n", ""),
+                ("    ssl_certificate_key /etc/ssl/upload.key;\n", ""),
+                ("10.0.0.1:8080", &format!("unix:{}", a.socket().display())),
+                ("10.0.0.2:8080", &format!("unix:{}", b.socket().display())),
+                // A disk that others keep busy is not what is tested here.
+                ("proxy_connect_timeout 1s", "proxy_connect_timeout 60s"),
+                ("proxy_read_timeout 3s", "proxy_read_timeout 60s"),
+            ];
+            proxy::moved(&format!("{single}{upstream}{rest}"), &places)
+        });
+        world.callback_url = format!("http://{}/upload/callback", nginx.address(0));
+        (world, a, b, nginx)
+    }
+
+    fn machine(&self, name: &str) -> Machine {
+        let folder = self.folder.0.join(name);
+        fs::create_dir_all(folder.join("record")).unwrap();
+        fs::write(folder.join("key.pem"), self.bucket.public_key_pem()).unwrap();
+        Machine { folder, running: None }
+    }
+
+    fn start(&self, machine: &mut Machine) {
+        self.start_with(machine, TOKEN_KEY);
+    }
+
+    fn start_with(&self, machine: &mut Machine, token_key: &str) {
+        machine.running = None;
+        let mut command = Command::new(binary());
+        command.arg(format!("unix:{}", machine.socket().display()));
+        let options = Options::default();
+        let (host, path) = (self.bucket.url(), |name: &str| machine.folder.join(name));
+        let server = Server::spawn(
+            command,
+            &[
+                ("OSS_ACCESS_KEY_ID", &options.access_key_id),
+                ("OSS_ACCESS_KEY_SECRET", &options.access_key_secret),
+                ("OSS_HOST", &host),
+                ("OSS_BUCKET", &options.bucket),
+                ("OSS_REGION", &options.region),
+                ("CALLBACK_URL", &self.callback_url),
+                ("CALLBACK_PUBLIC_KEY_FILE", path("key.pem").to_str().unwrap()),
+                ("CALLBACK_TOKEN", "on"),
+                ("CALLBACK_TOKEN_KEY", token_key),
+                ("UPLOAD_JWT_SECRET", SECRET),
+                ("UPLOAD_DIR", "user/"),
+                ("UPLOAD_LOG", path("record").to_str().unwrap()),
+                ("PUBLIC_PATH_PREFIX", "/upload"),
+                ("RUNTIME_DIRECTORY", machine.folder.to_str().unwrap()),
+            ],
+        );
+        machine.running = Some(server);
+    }
+
+    /// A good callback about an object.
+    fn message(&self, object: &str) -> Vec<u8> {
+        let token = callback_token(TOKEN_KEY, "/upload/callback", now() + 3600, "user/alice/");
+        let target = format!("/upload/callback?token={token}");
+        let body = format!("filename=user%2Falice%2F{object}&size=5&bucket=examplebucket&etag=E");
+        let authorization = self.bucket.sign(&target, body.as_bytes());
+        callback(&target, &authorization, FORM, body.as_bytes())
+    }
+}
+
+impl Machine {
+    fn socket(&self) -> PathBuf {
+        self.folder.join("http.sock")
+    }
+
+    fn server(&self) -> &Server {
+        self.running.as_ref().expect("it runs")
+    }
+
+    /// As if the power had failed.
+    fn kill(&mut self) {
+        self.running.as_mut().expect("it runs").kill();
+        self.running = None;
+    }
+
+    fn ask(&self, message: &[u8]) -> Reply {
+        use std::io::Write;
+        let mut stream = std::os::unix::net::UnixStream::connect(self.socket()).unwrap();
+        stream.write_all(message).unwrap();
+        read_reply(&mut stream, false).unwrap()
+    }
+
+    /// A policy for `alice`.
+    fn policy(&self) -> Value {
+        let ticket = ticket(SECRET, &json!({ "sub": "alice", "exp": now() + 600 }));
+        let reply = self.ask(
+            format!(
+                "GET /upload/get_post_signature_for_oss_upload HTTP/1.1\r\nHost: x\r\n\
+                 Authorization: Bearer {ticket}\r\n\r\n"
+            )
+            .as_bytes(),
+        );
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        serde_json::from_slice(&reply.body).unwrap()
+    }
+
+    fn objects(&self) -> Vec<String> {
+        objects(&self.folder.join("record"))
+    }
+}
+
+/// The objects in all files of a record, without their folder; every line is whole and parses.
+fn objects(record: &Path) -> Vec<String> {
+    let mut objects = Vec::new();
+    for entry in fs::read_dir(record).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        for line in text.lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            objects.push(line["object"].as_str().unwrap().replace("user/alice/", ""));
+        }
+    }
+    objects
+}
+
+/// What a client has: uploads to the bucket with a policy; gives status and answer.
+fn put(policy: &Value, name: &str) -> (u16, String) {
+    let reply = upload(policy, name, b"hello", &[]);
+    (reply.status, reply.text())
+}
+
+#[test]
+fn a_policy_of_one_is_called_back_at_the_other() {
+    let (world, mut a, mut b, _nginx) = World::balanced();
+    world.start(&mut a);
+    let policy = a.policy();
+    a.kill();
+    world.start(&mut b);
+    assert_eq!(put(&policy, "1.txt"), (200, OK.to_owned()));
+    assert_eq!((a.objects().len(), b.objects()), (0, vec!["1.txt".to_owned()]));
+    let policy = b.policy();
+    b.kill();
+    world.start(&mut a);
+    // nginx has just seen A fail, and may leave it alone for its second.
+    let deadline = Instant::now() + PATIENCE;
+    while put(&policy, "2.txt") != (200, OK.to_owned()) {
+        assert!(Instant::now() < deadline, "A is never asked again");
+    }
+    assert!(a.objects().contains(&"2.txt".to_owned()));
+
+    // With another key it would not be: all must have the same.
+    let raw = world.bucket.callbacks()[0].raw.clone();
+    assert_eq!(a.ask(&raw).text(), OK);
+    let mut stranger = world.machine("stranger");
+    world.start_with(&mut stranger, "anotherKeyOfMoreThanThirtyTwoCharacters");
+    let reply = stranger.ask(&raw);
+    assert!(reply.status == 400 && reply.text().contains("token"), "{}", reply.text());
+    assert_eq!(stranger.objects().len(), 0);
+}
+
+#[test]
+fn with_two_callback_urls_nothing_stands_in_between() {
+    let world =
+        World::new("http://a.example.com/upload/callback;http://b.example.com/upload/callback");
+    let (mut a, mut b) = (world.machine("a"), world.machine("b"));
+    world.start(&mut a);
+    world.start(&mut b);
+    // The bucket calls TCP; each name leads to the socket of its machine.
+    let nginx = Proxy::nginx(&world.folder.0, 2, |ports| {
+        let server = |(port, machine): (&u16, &Machine)| {
+            let socket = machine.socket();
+            let socket = socket.display();
+            format!(
+                "server {{ listen 127.0.0.1:{port}; location / {{ \
+                 proxy_pass http://unix:{socket}; }} }}\n"
+            )
+        };
+        ports.iter().zip([&a, &b]).map(server).collect()
+    });
+    for (index, name) in ["a.example.com", "b.example.com"].into_iter().enumerate() {
+        world.bucket.faults().routes.push((name.to_owned(), nginx.address(index)));
+    }
+    let policy = b.policy();
+    assert_eq!(put(&policy, "1.txt"), (200, OK.to_owned()));
+    a.kill();
+    assert_eq!(put(&policy, "2.txt"), (200, OK.to_owned()));
+    assert_eq!((a.objects(), b.objects()), (vec!["1.txt".to_owned()], vec!["2.txt".to_owned()]));
+}
+
+/// `kill -9` of one of two at random moments under load, over and over.
+#[test]
+fn with_one_of_two_killed_over_and_over_every_callback_is_answered_200() {
+    const ROUNDS: u32 = 6;
+    const CLIENTS: u32 = 4;
+    let (world, mut a, mut b, nginx) = World::balanced();
+    world.start(&mut a);
+    world.start(&mut b);
+    let (acknowledged, refused) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    let over = AtomicBool::new(false);
+    let mut seed = now() << 20 | u64::from(std::process::id());
+    println!("seed {seed}");
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (world, nginx, over) = (&world, &nginx, &over);
+            let (acknowledged, refused) = (&acknowledged, &refused);
+            scope.spawn(move || {
+                let mut connection = Connection::open(nginx.address(0)).unwrap();
+                for n in 0.. {
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let object = format!("{client}-{n}");
+                    let reply = connection.ask(&world.message(&object));
+                    let reply = reply.expect("nginx answers, whatever is behind it");
+                    match reply.status {
+                        200 => acknowledged.lock().unwrap().push(object),
+                        status => refused.lock().unwrap().push((status, reply.text())),
+                    }
+                    if reply.header("connection") == Some("close") {
+                        connection = Connection::open(nginx.address(0)).unwrap();
+                    }
+                }
+            });
+        }
+        for _ in 0..ROUNDS {
+            // The load has come back to it.
+            a.server().wait_log("\" 200 callback");
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            thread::sleep(Duration::from_micros(seed % 200_000));
+            a.kill();
+            world.start(&mut a);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    let (acknowledged, refused) =
+        (acknowledged.into_inner().unwrap(), refused.into_inner().unwrap());
+    let (by_a, by_b) = (a.objects(), b.objects());
+    let recorded: BTreeSet<&String> = by_a.iter().chain(&by_b).collect();
+    let lost = acknowledged.iter().filter(|object| !recorded.contains(object)).count();
+    let twice = by_a.len() + by_b.len() - recorded.len();
+    println!(
+        "{ROUNDS} kills in {:.1?}: {} acknowledged, {} refused, {lost} lost, {} recorded by one, \
+         {} by the other, {twice} twice",
+        start.elapsed(),
+        acknowledged.len(),
+        refused.len(),
+        by_a.len(),
+        by_b.len(),
+    );
+    assert_eq!(lost, 0);
+    assert!(refused.is_empty(), "{refused:?}");
+    assert!(by_a.len() > ROUNDS as usize && by_b.len() > 100, "too little load to show anything");
+    assert!(twice <= (ROUNDS * CLIENTS) as usize, "only what a kill cut off is sent again");
+
+    // Both records as one, as README merges them.
+    let merge = proxy::readme("sh", "jq -sc");
+    let place = world.folder.0.display().to_string();
+    let merge = proxy::moved(merge, &[("/srv/records/*/", &format!("{place}/*/record/"))]);
+    let output = Command::new("sh").args(["-c", &merge]).output().unwrap();
+    let merged = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(merged.lines().count(), recorded.len());
+}
+
+#[test]
+fn what_one_cannot_record_the_other_does_and_with_both_down_it_is_502() {
+    let (world, mut a, mut b, nginx) = World::balanced();
+    world.start(&mut a);
+    world.start(&mut b);
+    fs::remove_dir_all(a.folder.join("record")).unwrap();
+    let ask = |object: &str| send(nginx.address(0), &world.message(object), false).unwrap();
+    for n in 0..10 {
+        assert_eq!(ask(&n.to_string()).status, 200);
+    }
+    a.server().wait_log("upload log: ");
+    assert_eq!(b.objects().len(), 10);
+    // What is refused for what it is goes to nobody else.
+    let forged = String::from_utf8(world.message("forged")).unwrap().replace("size=5", "size=6");
+    assert_eq!(send(nginx.address(0), forged.as_bytes(), false).unwrap().status, 400);
+    let refusals = |machine: &Machine| {
+        machine.server().log().iter().filter(|line| line.contains("signature does not")).count()
+    };
+    assert_eq!(refusals(&a) + refusals(&b), 1);
+
+    fs::create_dir(a.folder.join("record")).unwrap();
+    let policy = b.policy();
+    a.kill();
+    b.kill();
+    assert_eq!(ask("nobody").status, 502);
+    let (status, answer) = put(&policy, "unheard.txt");
+    assert!(status == 203 && answer.contains("CallbackFailed"), "{status} {answer}");
+    world.start(&mut a);
+    world.start(&mut b);
+    let deadline = Instant::now() + PATIENCE;
+    while ask("back").status != 200 {
+        assert!(Instant::now() < deadline, "nobody is asked again");
+    }
+    let all = [a.objects(), b.objects()].concat();
+    assert!(all.contains(&"back".to_owned()) && !all.contains(&"nobody".to_owned()));
+}

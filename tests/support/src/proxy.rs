@@ -1,0 +1,189 @@
+//! Real proxies in front of the server: Debian's nginx, Caddy and Apache, with what README says of
+//! them. A missing one fails the test that needs it, in words that say what to install.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+const README: &str = include_str!("../../../README.md");
+/// The name in README's examples.
+pub const HOST: &str = "upload.example.com";
+/// Far longer than a start takes, so that a loaded machine fails no test.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LAST_LINES: usize = 50;
+
+/// README's first block of this language that contains `text`.
+pub fn readme(language: &str, text: &str) -> &'static str {
+    let fence = format!("```{language}\n");
+    let mut blocks = README.split(&fence).skip(1).filter_map(|block| block.split("```").next());
+    let found = blocks.find(|block| block.contains(text));
+    found.unwrap_or_else(|| panic!("README has no {language} block with {text:?}"))
+}
+
+/// The block with places of a test's own; each of README's must be there.
+pub fn moved(block: &str, places: &[(&str, &str)]) -> String {
+    places.iter().fold(block.to_owned(), |block, (from, to)| {
+        assert!(block.contains(from), "README's block has no {from:?}: {block}");
+        block.replace(from, to)
+    })
+}
+
+/// A certificate for `HOST` and its key, as `upload.pem` and `upload.key`.
+pub fn certificate(folder: &Path) {
+    let output = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-batch"])
+        .args(["-subj", &format!("/CN={HOST}"), "-addext", &format!("subjectAltName=DNS:{HOST}")])
+        .args(["-keyout", "upload.key", "-out", "upload.pem"])
+        .current_dir(folder)
+        .output();
+    let made = output.is_ok_and(|output| output.status.success());
+    assert!(made, "openssl makes no certificate (tests/run installs it)");
+}
+
+/// A proxy in the foreground, one process that serves already; ended when dropped.
+pub struct Proxy {
+    child: Child,
+    /// Those that its configuration was given.
+    pub ports: Vec<u16>,
+    log: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl Proxy {
+    /// nginx; `http` makes what stands within `http {}`, of as many ports as are asked for.
+    pub fn nginx(folder: &Path, ports: usize, http: impl Fn(&[u16]) -> String) -> Proxy {
+        let path = |name: &str| folder.join(name).display().to_string();
+        let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+        let temporary: String =
+            kinds.iter().map(|name| format!("{name}_temp_path {};\n", path(name))).collect();
+        Proxy::start("nginx", "nginx-light", "using the \"", ports, |ports| {
+            let config = format!(
+                "daemon off;\nmaster_process off;\npid {};\nerror_log stderr notice;\n\
+                 events {{}}\nhttp {{\naccess_log off;\n{temporary}{}\n}}\n",
+                path("nginx.pid"),
+                http(ports)
+            );
+            std::fs::write(path("nginx.conf"), config).expect("written");
+            let mut nginx = Command::new("nginx");
+            nginx.args(["-e", "stderr", "-c", &path("nginx.conf")]);
+            nginx
+        })
+    }
+
+    /// Caddy; the Caddyfile must not let it fetch certificates. What it keeps is in `folder`.
+    pub fn caddy(folder: &Path, ports: usize, caddyfile: impl Fn(&[u16]) -> String) -> Proxy {
+        Proxy::start("caddy", "caddy", "serving initial configuration", ports, |ports| {
+            let path = folder.join("Caddyfile");
+            std::fs::write(&path, caddyfile(ports)).expect("written");
+            let mut caddy = Command::new("caddy");
+            caddy.args(["run", "--adapter", "caddyfile", "--config"]).arg(path);
+            for name in ["HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"] {
+                caddy.env(name, folder);
+            }
+            caddy
+        })
+    }
+
+    /// Apache, by what stands beside the modules that Debian enables and those of a proxy.
+    pub fn apache(folder: &Path, ports: usize, site: impl Fn(&[u16]) -> String) -> Proxy {
+        const MODULES: [&str; 7] = [
+            "mpm_event",
+            "authz_core",
+            "reqtimeout",
+            "socache_shmcb",
+            "ssl",
+            "proxy",
+            "proxy_http",
+        ];
+        let module = |name: &&str| {
+            format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n")
+        };
+        let modules: String = MODULES.iter().map(module).collect();
+        Proxy::start("apache2", "apache2-bin", "start_threads", ports, |ports| {
+            let place = folder.display();
+            let config = format!(
+                "ServerRoot {place}\nDefaultRuntimeDir {place}\nPidFile {place}/apache.pid\n\
+                 ServerName localhost\nUser www-data\nGroup www-data\n{modules}\
+                 Mutex file:{place}\nErrorLog /dev/stderr\nLogLevel warn mpm_event:debug\n{}",
+                site(ports)
+            );
+            let path = folder.join("apache.conf");
+            std::fs::write(&path, config).expect("written");
+            let mut apache = Command::new("apache2");
+            apache.arg("-X").arg("-f").arg(path); // one process, which a kill ends
+            apache
+        })
+    }
+
+    /// None of them can be given port 0, so another process may take a port that was free: then
+    /// the proxy ends, and is started on others. It serves once it has written a line with `ready`.
+    fn start(
+        program: &str,
+        package: &str,
+        ready: &str,
+        ports: usize,
+        command: impl Fn(&[u16]) -> Command,
+    ) -> Proxy {
+        loop {
+            let free: Vec<TcpListener> =
+                (0..ports).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+            let port = |listener: &TcpListener| listener.local_addr().expect("bound").port();
+            let ports: Vec<u16> = free.iter().map(port).collect();
+            drop(free);
+            let mut command = command(&ports);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+            let mut child = command.spawn().unwrap_or_else(|error| {
+                panic!(
+                    "{program} does not start ({error}), and this test needs the real one; run \
+                     tests/run as root, or: apt-get install {package}"
+                )
+            });
+            let stderr = child.stderr.take().expect("piped");
+            let log: Arc<Mutex<VecDeque<String>>> = Arc::default();
+            let (told, is_ready) = mpsc::channel();
+            let (sink, ready) = (log.clone(), ready.to_owned());
+            std::thread::spawn(move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    let serves = line.contains(&ready);
+                    let mut log = sink.lock().unwrap_or_else(PoisonError::into_inner);
+                    log.push_back(line);
+                    if log.len() > LAST_LINES {
+                        log.pop_front();
+                    }
+                    drop(log);
+                    if serves {
+                        let _ = told.send(());
+                    }
+                }
+            });
+            let proxy = Proxy { child, ports, log };
+            if is_ready.recv_timeout(PATIENCE).is_ok() {
+                return proxy;
+            }
+            let log = proxy.last_lines();
+            let taken = log.iter().any(|line| line.to_lowercase().contains("address already in"));
+            assert!(taken, "{program} does not serve: {log:#?}");
+        }
+    }
+
+    pub fn address(&self, index: usize) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.ports[index]))
+    }
+
+    fn last_lines(&self) -> VecDeque<String> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the end of the proxy's log: {:#?}", self.last_lines());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
