@@ -5,7 +5,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
 use std::thread;
 
 use serde_json::{Map, Value, json};
@@ -31,7 +30,7 @@ const NUMBERS: [&str; 3] = ["size", "imageInfo.height", "imageInfo.width"];
 const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 
 pub struct App {
-    config: Config,
+    pub config: Config,
     signer: Signer,
     keys: Keys,
     /// Which `${variable}` a field of the body carries, from `CALLBACK_BODY`.
@@ -122,25 +121,16 @@ impl App {
         Ok(())
     }
 
-    pub fn max_connections(&self) -> usize {
-        self.config.max_connections
-    }
-
-    pub fn metrics(&self) -> Option<SocketAddr> {
-        self.config.metrics
-    }
-
     /// What the operator should know from the start.
     pub fn notice(&self) -> Option<&'static str> {
         let open = self.config.jwt_secret.is_none();
         open.then_some("UPLOAD_JWT_SECRET is not set: anybody who can reach this server may upload")
     }
 
-    /// What has to be done now and then. Fetching the key holds the loop, so it is best done when
-    /// nobody waits; at the `start` the first credentials are waited for.
-    pub fn upkeep(&mut self, now: u64, idle: bool, start: bool) {
-        let credentials = self.signer.renew(now, start, sts::ask);
-        let key = self.keys.refresh(now, idle, keys::fetch);
+    /// What has to be done now and then; at the start one may `wait` for what comes of it.
+    pub fn upkeep(&mut self, now: u64, wait: bool) {
+        let credentials = self.signer.renew(now, wait, sts::ask);
+        let key = self.keys.refresh(now, wait, keys::fetch);
         for news in credentials.into_iter().chain(key) {
             log::line(now, &news);
         }

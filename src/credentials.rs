@@ -2,9 +2,7 @@
 //! come from. A `Secret` has no `Debug` and no `Display`, so that no log line or error can print it
 //! by accident.
 
-use std::sync::mpsc::{self, Receiver, TryRecvError};
-use std::thread;
-
+use crate::errand::Errand;
 use crate::metrics::{CREDENTIALS_END, RENEWALS, result};
 use crate::time;
 
@@ -51,14 +49,13 @@ pub enum Source {
     Ecs { endpoint: String, role: String },
 }
 
-/// Holds the credentials in force and renews them in time. A thread of its own asks for them, so
-/// that nobody waits, whatever STS does.
+/// Holds the credentials in force and renews them in time.
 pub struct Signer {
     source: Source,
     held: Option<Issued>,
     /// Unix seconds.
     next: u64,
-    asked: Option<Receiver<Result<Issued, String>>>,
+    errand: Errand<Result<Issued, String>>,
     last_error: String,
 }
 
@@ -70,7 +67,7 @@ impl Signer {
             }
             _ => (None, 0),
         };
-        Signer { source, held, next, asked: None, last_error: String::new() }
+        Signer { source, held, next, errand: Errand::NONE, last_error: String::new() }
     }
 
     /// The credentials in force, until they end.
@@ -79,34 +76,19 @@ impl Signer {
     }
 
     /// Asks for new ones when half the life of those in hand is over, and takes what was answered;
-    /// `wait` for it where there is nothing else to do. Says in words what changed.
+    /// at the start one may `wait` for it. Says in words what changed.
     pub fn renew(
         &mut self,
         now: u64,
         wait: bool,
         ask: fn(&Source, u64) -> Result<Issued, String>,
     ) -> Option<String> {
-        if self.asked.is_none() && now >= self.next {
-            let (answer, asked) = mpsc::channel();
+        if now >= self.next && !self.errand.is_under_way() {
+            self.next = now + RETRY_SECONDS;
             let source = self.source.clone();
-            let asking = move || drop(answer.send(ask(&source, now)));
-            // Without a thread, `answer` is dropped here, which reads as an answer below.
-            let _ = thread::Builder::new().spawn(asking);
-            self.asked = Some(asked);
+            self.errand.begin(move || ask(&source, now));
         }
-        let asked = self.asked.as_ref()?;
-        let answer = if wait {
-            asked.recv().map_err(|_| TryRecvError::Disconnected)
-        } else {
-            asked.try_recv()
-        };
-        let answer = match answer {
-            Err(TryRecvError::Empty) => return None,
-            Err(TryRecvError::Disconnected) => Err("no thread to ask with".to_owned()),
-            Ok(answer) => answer,
-        };
-        self.asked = None;
-        let answer = answer.and_then(|issued| {
+        let answer = self.errand.end(wait)?.and_then(|issued| {
             let alive = issued.expire > now;
             alive.then_some(issued).ok_or("those that came had ended already".to_owned())
         });

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::callback::PublicKey;
 use crate::config::KeySource;
+use crate::errand::Errand;
 use crate::metrics::{KEY_FETCHES, result};
 use crate::oss::{agent, read};
 use crate::reject::Reject;
@@ -34,6 +35,7 @@ pub struct Keys {
     /// Unix seconds; compared by distance, so that a clock that steps back stops nothing.
     last_fetch: u64,
     last_refresh: u64,
+    errand: Errand<Result<String, String>>,
 }
 
 impl Keys {
@@ -44,24 +46,24 @@ impl Keys {
             KeySource::Origin(origin) => (Some(origin.clone()), BUILT_IN),
         };
         let keys = PublicKey::from_pem(pem).map(|key| (1, key)).into_iter().collect();
-        Keys { origin, keys, last_fetch: 0, last_refresh: 0 }
+        Keys { origin, keys, last_fetch: 0, last_refresh: 0, errand: Errand::NONE }
     }
 
-    /// Fetches version 1 when a day has passed (at once after the start) and says in words what
-    /// came of it. While requests wait, it is put off for an hour more at the most. A failure keeps
-    /// the key in hand, and is tried again in a day.
+    /// Fetches version 1 when a day has passed (at the start at once, when one may `wait` for it)
+    /// and says in words what came of it. A failure keeps the key in hand for another day.
     pub fn refresh(
         &mut self,
         now: u64,
-        idle: bool,
-        fetch: impl FnMut(&str) -> Result<String, String>,
+        wait: bool,
+        fetch: fn(&str) -> Result<String, String>,
     ) -> Option<String> {
-        let due = if idle { REFRESH_SECONDS } else { REFRESH_SECONDS + 3600 };
-        if self.origin.is_none() || now.abs_diff(self.last_refresh) < due {
-            return None;
+        let due = now.abs_diff(self.last_refresh) >= REFRESH_SECONDS;
+        if let Some(url) = self.url(1).filter(|_| due && !self.errand.is_under_way()) {
+            self.last_refresh = now;
+            self.errand.begin(move || fetch(&url));
         }
-        self.last_refresh = now;
-        Some(match self.fetch(1, now, fetch) {
+        let pem = self.errand.end(wait)?;
+        Some(match self.take(1, pem) {
             Ok(()) => "callback key v1: fetched".to_owned(),
             Err(error) => format!("callback key v1: not fetched ({error}), using the one in hand"),
         })
@@ -72,7 +74,7 @@ impl Keys {
         &mut self,
         url: &str,
         now: u64,
-        fetch: impl FnMut(&str) -> Result<String, String>,
+        mut fetch: impl FnMut(&str) -> Result<String, String>,
     ) -> Result<&PublicKey, Reject> {
         let named = version(url).ok_or(Reject::BAD_KEY_URL)?;
         let wanted = if self.origin.is_some() { named } else { 1 };
@@ -81,24 +83,22 @@ impl Keys {
             if soon || self.keys.len() >= MAX_KEYS {
                 return Err(Reject::KEY_UNAVAILABLE);
             }
-            self.fetch(wanted, now, fetch).map_err(|_| Reject::KEY_UNAVAILABLE)?;
+            self.last_fetch = now;
+            let pem = fetch(&self.url(wanted).unwrap_or_default());
+            self.take(wanted, pem).map_err(|_| Reject::KEY_UNAVAILABLE)?;
         }
         let key = self.keys.iter().find(|(version, _)| *version == wanted);
         key.map(|(_, key)| key).ok_or(Reject::KEY_UNAVAILABLE)
     }
 
-    fn fetch(
-        &mut self,
-        version: u32,
-        now: u64,
-        mut fetch: impl FnMut(&str) -> Result<String, String>,
-    ) -> Result<(), String> {
-        let origin = self.origin.as_deref().unwrap_or_default();
-        self.last_fetch = now;
-        let pem = fetch(&format!("{origin}/callback_pub_key_v{version}.pem"));
+    fn url(&self, version: u32) -> Option<String> {
+        let origin = self.origin.as_ref()?;
+        Some(format!("{origin}/callback_pub_key_v{version}.pem"))
+    }
+
+    fn take(&mut self, version: u32, pem: Result<String, String>) -> Result<(), String> {
         KEY_FETCHES.add_for(result(&pem));
-        let pem = pem?;
-        let key = PublicKey::from_pem(&pem).ok_or("not a public key")?;
+        let key = PublicKey::from_pem(&pem?).ok_or("not a public key")?;
         self.keys.retain(|(held, _)| *held != version);
         self.keys.push((version, key));
         Ok(())

@@ -3,8 +3,8 @@
 //! In reading order: `config` (environment to `Config`), `door`, `client`, `head` and `engine`
 //! (what comes from the network, bounded and written anew), `server` (the loop), `http`, `reject`,
 //! `app` (routes and pipelines), then what it is made of: `policy`, `callback`, `keys`, `token`,
-//! `uploads`, `credentials`, `sts`, `oss`, `page`, `log`, `time`; and what runs it: `service`
-//! (systemd), `check`, `metrics`.
+//! `uploads`, `credentials`, `sts`, `oss`, `errand`, `page`, `log`, `time`; and what runs it:
+//! `service` (systemd), `check`, `metrics`.
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
@@ -16,6 +16,7 @@ pub mod config;
 pub mod credentials;
 pub mod door;
 pub mod engine;
+pub mod errand;
 pub mod head;
 pub mod http;
 pub mod keys;

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::head::Limits;
 use crate::http::{HEADERS, MAX_BODY_BYTES, Request, Response};
 use crate::{log, metrics, service, time};
 
-/// How long nobody must have asked before `App::upkeep` may take its time.
+/// How long after a request `App::upkeep` has its next turn.
 const IDLE: Duration = Duration::from_secs(2);
 /// Prometheus, and whoever looks at it by hand.
 const METRICS_CONNECTIONS: usize = 8;
@@ -81,35 +82,45 @@ pub fn run_on(listener: Socket, app: App) -> io::Result<io::Error> {
         log::line(time::now(), &format!("appserver listening on {address}"));
     }
     let limits = Limits { fields: &HEADERS, max_body_bytes: MAX_BODY_BYTES };
-    let max_connections = app.max_connections();
-    if let Some(address) = app.metrics() {
+    let max_connections = app.config.max_connections;
+    if let Some(address) = app.config.metrics {
         serve_metrics(address, limits).map_err(|error| {
             io::Error::other(format!("METRICS_LISTEN: cannot listen on {address}: {error}"))
         })?;
     }
     thread::Builder::new().spawn(move || {
-        let served = Engine::open(&socket).and_then(|engine| {
-            std::fs::remove_dir(folder)?;
-            let door = Door::new(Site::Loop(engine), limits, max_connections);
-            let (ours, address) = (door.clone(), listener.local_addr()?);
-            thread::Builder::new().spawn(move || {
-                if let Err(error) = service::watch(&address) {
-                    log::line(time::now(), &format!("cannot wait for signals: {error}"));
-                }
-                ours.end();
-                let _ = service::probe(&address); // wakes the door, and if not:
-                thread::sleep(door::DRAIN);
-                std::process::exit(0);
-            })?;
-            door::run(&listener, &door);
-            Ok(())
-        });
+        let served = serve_clients(&listener, &folder, limits, max_connections);
         if let Err(error) = &served {
             log::line(time::now(), &format!("cannot open the door: {error}"));
         }
         std::process::exit(served.is_err().into());
     })?;
     Ok(run_engine(server, app))
+}
+
+/// Until we are told to end, and all who came before are served.
+fn serve_clients(
+    listener: &Socket,
+    folder: &Path,
+    limits: Limits,
+    max_connections: usize,
+) -> io::Result<()> {
+    let (socket, address) = (folder.join("engine"), listener.local_addr()?);
+    let engine = Arc::new(Engine::open(&socket)?);
+    let door = Door::new(Site::Loop(engine.clone()), limits, max_connections);
+    let (ours, folder) = (door.clone(), folder.to_owned());
+    thread::Builder::new().spawn(move || {
+        let watched = engine.widen(&socket).and_then(|()| std::fs::remove_dir(folder));
+        if let Err(error) = watched.and_then(|()| service::watch(&address)) {
+            log::line(time::now(), &format!("cannot go on: {error}"));
+        }
+        ours.end();
+        let _ = service::probe(&address); // wakes the door, and if not:
+        thread::sleep(door::DRAIN);
+        std::process::exit(0);
+    })?;
+    door::run(listener, &door);
+    Ok(())
 }
 
 /// On an address and through a door of its own.
@@ -151,7 +162,9 @@ fn run_engine(listener: UnixListener, mut app: App) -> io::Error {
     if let Some(notice) = app.notice() {
         log::line(time::now(), notice);
     }
-    app.upkeep(time::now(), true, true);
+    for wait in [false, true] {
+        app.upkeep(time::now(), wait); // all begins before the first is waited for
+    }
     loop {
         match server.recv_timeout(IDLE) {
             Ok(Some(first)) => {
@@ -161,11 +174,11 @@ fn run_engine(listener: UnixListener, mut app: App) -> io::Error {
                     batch.push(next);
                 }
                 serve(batch, &mut app);
-                app.upkeep(time::now(), false, false);
             }
-            Ok(None) => app.upkeep(time::now(), true, false),
+            Ok(None) => {}
             Err(error) => return error,
         }
+        app.upkeep(time::now(), false);
     }
 }
 

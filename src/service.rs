@@ -9,10 +9,11 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use listenfd::ListenFd;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGPIPE, SIGTERM};
 use socket2::{Domain, MsgHdr, SockAddr, SockRef, Socket, Type};
 
 use crate::config::{Listen, SECRETS, Vars};
@@ -36,6 +37,8 @@ pub fn take_secrets(mut vars: Vars) -> Vars {
         let error = start_anew(&vars).err().unwrap_or(ErrorKind::Other.into());
         let text = format!("secrets stay visible in the environment of this process: {error}");
         log::line(time::now(), &text);
+        // The attempt left SIGPIPE at its default, and a client that goes away would end us.
+        let _ = signal_hook::flag::register(SIGPIPE, Arc::default());
     }
     vars
 }
