@@ -53,21 +53,22 @@ pub enum Source {
 pub struct Signer {
     source: Source,
     held: Option<Issued>,
-    /// Unix seconds.
-    next: u64,
+    /// Unix seconds; compared by distance, so that a clock that steps back stops nothing.
+    asked: u64,
+    /// Seconds until they are asked for again.
+    pause: u64,
     errand: Errand<Result<Issued, String>>,
     last_error: String,
 }
 
 impl Signer {
     pub fn new(source: Source) -> Signer {
-        let (held, next) = match &source {
-            Source::Fixed(credentials) => {
-                (Some(Issued { credentials: credentials.clone(), expire: u64::MAX }), u64::MAX)
-            }
-            _ => (None, 0),
+        let held = match &source {
+            Source::Fixed(key) => Some(Issued { credentials: key.clone(), expire: u64::MAX }),
+            _ => None,
         };
-        Signer { source, held, next, errand: Errand::NONE, last_error: String::new() }
+        let pause = if held.is_some() { u64::MAX } else { 0 };
+        Signer { source, held, asked: 0, pause, errand: Errand::NONE, last_error: String::new() }
     }
 
     /// The credentials in force, until they end.
@@ -83,8 +84,8 @@ impl Signer {
         wait: bool,
         ask: fn(&Source, u64) -> Result<Issued, String>,
     ) -> Option<String> {
-        if now >= self.next && !self.errand.is_under_way() {
-            self.next = now + RETRY_SECONDS;
+        if now.abs_diff(self.asked) >= self.pause && !self.errand.is_under_way() {
+            (self.asked, self.pause) = (now, RETRY_SECONDS);
             let source = self.source.clone();
             self.errand.begin(move || ask(&source, now));
         }
@@ -99,20 +100,19 @@ impl Signer {
     fn take(&mut self, answer: Result<Issued, String>, now: u64) -> Option<String> {
         match answer {
             Ok(issued) => {
-                self.next = now + (issued.expire - now).div_ceil(2);
-                self.last_error.clear();
+                self.pause = (issued.expire - now).div_ceil(2);
                 CREDENTIALS_END.set(issued.expire);
                 let id = &issued.credentials.access_key_id;
                 // The metadata service gives the same again until shortly before their end.
                 let same = |held: &Issued| held.credentials.access_key_id == *id;
-                let news = !self.held.as_ref().is_some_and(same);
+                let known = self.held.as_ref().is_some_and(same) && self.last_error.is_empty();
                 let end = time::iso8601(issued.expire);
-                let news = news.then(|| format!("credentials: {id:?}, valid until {end}"));
+                let news = (!known).then(|| format!("credentials: {id:?}, valid until {end}"));
+                self.last_error.clear();
                 self.held = Some(issued);
                 news
             }
             Err(error) => {
-                self.next = now + RETRY_SECONDS;
                 let rest = match self.issued(now) {
                     Some(held) => format!("in hand until {}", time::iso8601(held.expire)),
                     None => "none in hand, no policy can be signed".to_owned(),

@@ -109,9 +109,10 @@ fn serve_clients(
     let engine = Arc::new(Engine::open(&socket)?);
     let door = Door::new(Site::Loop(engine.clone()), limits, max_connections);
     let (ours, folder) = (door.clone(), folder.to_owned());
+    let signals = service::signals()?; // before anybody is let in
     thread::Builder::new().spawn(move || {
         let watched = engine.widen(&socket).and_then(|()| std::fs::remove_dir(folder));
-        if let Err(error) = watched.and_then(|()| service::watch(&address)) {
+        if let Err(error) = watched.and_then(|()| service::watch(signals, &address)) {
             log::line(time::now(), &format!("cannot go on: {error}"));
         }
         ours.end();

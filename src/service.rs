@@ -75,7 +75,8 @@ pub fn inherited(listen: &Listen) -> Option<Socket> {
             // The path may have been removed under it: then nobody can reach it.
             Listen::Unix(path) => address.as_pathname() == Some(path) && path.exists(),
         };
-        same.then_some(socket)
+        // What does not listen is not ours, whatever its address.
+        same.then_some(socket).filter(|socket| socket.listen(4096).is_ok())
     })
 }
 
@@ -111,16 +112,21 @@ fn notify(lines: &[&str], socket: Option<&Socket>) {
     let _ = SockRef::from(&datagram).sendmsg(&message, 0);
 }
 
-/// Tells systemd that we serve, and then, as often as it asks for, that a request still finds its
-/// way to the loop and back; returns when we are told to end, with whoever has begun to be served.
-pub fn watch(address: &SockAddr) -> io::Result<()> {
-    let (mut signals, write) = UnixStream::pair()?;
+/// From now on signals do not end us, but come here.
+pub fn signals() -> io::Result<UnixStream> {
+    let (signals, write) = UnixStream::pair()?;
     for signal in [SIGTERM, SIGINT] {
         signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
     }
+    Ok(signals)
+}
+
+/// Tells systemd that we serve, and then, as often as it asks for, that a request still finds its
+/// way to the loop and back; returns when we are told to end, with whoever has begun to be served.
+pub fn watch(mut signals: UnixStream, address: &SockAddr) -> io::Result<()> {
     let variable = |name| std::env::var(name).ok()?.parse::<u64>().ok();
     let ours = variable("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
-    let half = variable("WATCHDOG_USEC").filter(|_| ours).map(|all| all.div_ceil(2));
+    let half = variable("WATCHDOG_USEC").filter(|all| ours && *all > 0).map(|all| all.div_ceil(2));
     signals.set_read_timeout(half.map(Duration::from_micros))?;
     notify(&["READY=1"], None);
     loop {

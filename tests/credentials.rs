@@ -284,6 +284,9 @@ fn renewal_by_the_clock() {
     assert!(signer.renew(4610, true, |_, now| Ok(issued("old", now))).unwrap().contains("ended"));
     let other: fn(&Source, u64) -> Result<Issued, String> = |_, _| Ok(issued("STS.B", 4700));
     assert!(signer.renew(4615, true, other).unwrap().contains("\"STS.B\", valid until"));
+    // A clock that stepped back does not put it off for as long.
+    assert!(signer.renew(100, true, down).unwrap().contains("in hand until"));
+    assert!(signer.renew(4615, true, other).unwrap().contains("valid until"), "it is over");
     // The same again is no news, and is asked for again at half of what is left.
     assert!(signer.renew(4658, true, other).is_none());
     assert!(signer.renew(4678, true, never).is_none());
