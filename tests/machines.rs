@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use oss_standin::{Options, Standin};
 use serde_json::{Value, json};
 use support::proxy::{self, Proxy};
 use support::trust::{Connection, callback, callback_token, now, ticket};
-use support::{Reply, Server, binary, read_reply, send, upload};
+use support::{Folder, Reply, Server, binary, read_reply, send, upload};
 
 const TOKEN_KEY: &str = "tokenKeyOfMoreThanThirtyTwoCharacters";
 const SECRET: &str = "a-secret-of-the-tests-of-32-characters";
@@ -22,26 +22,6 @@ const FORM: &str = "application/x-www-form-urlencoded";
 const OK: &str = r#"{"Status":"OK"}"#;
 /// Far longer than anything waited for takes, so that a loaded machine fails no test.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A folder of the test's own, gone with it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Folder {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("appserver-machines-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        fs::create_dir_all(&folder).unwrap();
-        Folder(folder)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// One bucket, and a place for machines.
 struct World {

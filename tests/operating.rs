@@ -1,28 +1,11 @@
 //! What an operator has: the report of `--check`, with and without the network, `/metrics`, and a
 //! unit file that systemd takes as it is.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use oss_standin::{CredentialFault, KeyFault, Options, Standin};
-use support::{Run, Server, binary, request, run};
-
-/// A folder of a test's own, gone with it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("appserver-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
+use support::{Folder, Run, Server, binary, request, run};
 
 /// What `--check` prints for this bucket, `changes` made (an empty value removes).
 fn check(bucket: &Standin, arguments: &[&str], changes: &[(&str, &str)]) -> Run {
@@ -54,7 +37,7 @@ fn tries(run: &Run) -> Vec<&str> {
 #[test]
 fn a_good_configuration_is_tried_offline() {
     let bucket = Standin::start(Options::default()).unwrap();
-    let folder = Folder::new("check");
+    let folder = Folder::new();
     for token in ["on", "off"] {
         let log = folder.0.to_str().unwrap();
         let found = check(&bucket, &[], &[("UPLOAD_LOG", log), ("CALLBACK_TOKEN", token)]);
@@ -157,7 +140,7 @@ fn metrics(address: std::net::SocketAddr) -> Vec<(String, u64)> {
 #[test]
 fn metrics_count_what_happens() {
     let bucket = Standin::start(Options::default()).unwrap();
-    let folder = Folder::new("metrics");
+    let folder = Folder::new();
     let (keys, log) = (bucket.key_origin(), folder.0.to_str().unwrap());
     let mut server = Server::start(&[
         ("CALLBACK_KEY_ORIGIN", &keys),
@@ -230,7 +213,7 @@ fn systemd_takes_the_unit_and_finds_little_exposed() {
         eprintln!("no systemd-analyze here: the unit file is not looked at");
         return;
     };
-    let folder = Folder::new("unit");
+    let folder = Folder::new();
     let unit = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/appserver.service"));
     let unit = unit.unwrap().replace("/usr/local/bin/appserver", binary().to_str().unwrap());
     let path = folder.0.join("appserver.service");

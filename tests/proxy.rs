@@ -5,34 +5,17 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use oss_standin::{Options, Standin};
 use serde_json::json;
 use support::proxy::{self, HOST, Proxy};
-use support::{Reply, Server, binary, read_reply, request, trust};
+use support::{Folder, Reply, Server, binary, read_reply, request, trust};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const BODY: &[u8] = b"bucket=examplebucket&filename=a.txt";
-
-/// A folder of a test's own, gone with it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("appserver-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn on_socket(socket: &Path, vars: &[(&str, &str)]) -> Server {
     let mut command = Command::new(binary());
@@ -48,7 +31,7 @@ fn ask(socket: &Path, message: &[u8]) -> Reply {
 
 #[test]
 fn a_unix_socket_serves_a_proxy() {
-    let folder = Folder::new("unix");
+    let folder = Folder::new();
     let socket = folder.0.join("http.sock");
     let bucket = Standin::start(Options::default()).unwrap();
     let vars = [("CALLBACK_KEY_ORIGIN", &*bucket.key_origin())];
@@ -90,7 +73,7 @@ fn a_unix_socket_serves_a_proxy() {
 /// More requests at once than one batch holds: each gets its answer, and its own.
 #[test]
 fn more_than_a_batch_at_once_is_answered_whole() {
-    let folder = Folder::new("batch");
+    let folder = Folder::new();
     let socket = folder.0.join("http.sock");
     let _server = on_socket(&socket, &[]);
     let mut streams: Vec<UnixStream> =
@@ -149,8 +132,8 @@ struct Site {
 const SECRET: &str = "a-secret-of-the-tests-of-32-characters";
 
 impl Site {
-    fn new(name: &str) -> Site {
-        let folder = Folder::new(name);
+    fn new() -> Site {
+        let folder = Folder::new();
         proxy::certificate(&folder.0);
         let bucket = Standin::start(Options::default()).unwrap();
         let socket = folder.0.join("http.sock");
@@ -260,7 +243,7 @@ impl Site {
 
 #[test]
 fn nginx_passes_all_on_over_the_unix_socket() {
-    let site = Site::new("nginx");
+    let site = Site::new();
     let nginx = Proxy::nginx(&site.folder.0, 1, |ports| {
         // Another site, first on the same address: without a name, it is not the one.
         format!(
@@ -279,7 +262,7 @@ fn nginx_passes_all_on_over_the_unix_socket() {
 
 #[test]
 fn nginx_asks_the_application_before_policies_but_not_before_callbacks() {
-    let site = Site::new("session");
+    let site = Site::new();
     // The application: knows its sessions by a cookie.
     let application = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = application.local_addr().unwrap();
@@ -341,7 +324,7 @@ fn nginx_asks_the_application_before_policies_but_not_before_callbacks() {
 
 #[test]
 fn caddy_passes_all_on_over_the_unix_socket() {
-    let site = Site::new("caddy");
+    let site = Site::new();
     let block = proxy::readme("caddy", "reverse_proxy");
     let folder = &site.folder.0;
     let caddy = Proxy::caddy(folder, 1, |ports| {
@@ -365,7 +348,7 @@ fn caddy_passes_all_on_over_the_unix_socket() {
 
 #[test]
 fn apache_passes_authorization_on_over_the_unix_socket() {
-    let site = Site::new("apache");
+    let site = Site::new();
     let block = proxy::readme("apache", "ProxyPass");
     let apache = Proxy::apache(&site.folder.0, 1, |ports| {
         let address = format!("127.0.0.1:{}", ports[0]);

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,41 +13,13 @@ use appserver::uploads::Uploads;
 use oss_standin::{Options, Standin};
 use serde_json::Value;
 use support::trust::{Connection, callback, callback_token, now};
-use support::{Reply, Server, binary, request, run};
+use support::{Folder, Reply, Server, binary, request, run};
 
 const DAY: u64 = 86_400;
 /// 2026-11-21T12:00:00Z
 const NOON: u64 = 1_795_262_400;
 const TOKEN_KEY: &str = "tokenKeyOfMoreThanThirtyTwoCharacters";
 const NOT_RECORDED: &str = "upload could not be recorded";
-
-/// A folder of the test's own, gone with it.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-impl Folder {
-    fn new() -> Folder {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("appserver-record-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        fs::create_dir_all(&folder).unwrap();
-        Folder(folder)
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.0.join(name)).unwrap()
-    }
-
-    fn names(&self) -> Vec<String> {
-        names(&self.0)
-    }
-}
 
 fn names(folder: &Path) -> Vec<String> {
     let names = fs::read_dir(folder).unwrap();
@@ -80,7 +51,7 @@ fn objects(folder: &Path) -> Vec<String> {
 fn each_day_has_its_file() {
     let folder = Folder::new();
     let mut uploads = Uploads::open(folder.0.clone(), NOON).unwrap();
-    assert_eq!(folder.names(), ["uploads-2026-11-21.jsonl"]);
+    assert_eq!(names(&folder.0), ["uploads-2026-11-21.jsonl"]);
     uploads.append(b"1\n", NOON).unwrap();
     uploads.append(b"2\n3\n", NOON + DAY / 2 - 1).unwrap();
     uploads.append(b"4\n", NOON + DAY / 2).unwrap();
@@ -88,7 +59,7 @@ fn each_day_has_its_file() {
     assert_eq!(folder.read("uploads-2026-11-21.jsonl"), "1\n2\n3\n");
     assert_eq!(folder.read("uploads-2026-11-22.jsonl"), "4\n");
     assert_eq!(folder.read("uploads-2027-01-01.jsonl"), "5\n");
-    assert_eq!(folder.names().len(), 3);
+    assert_eq!(names(&folder.0).len(), 3);
 }
 
 /// A machine without a battery for its clock starts in 1970; NTP moves it, and may move it back.

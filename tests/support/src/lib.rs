@@ -1,5 +1,6 @@
 //! What the tests share: the real binary as a child process, and plain HTTP over sockets.
 
+mod folder;
 pub mod hostile;
 mod http;
 pub mod proxy;
@@ -8,5 +9,6 @@ pub mod systemd;
 pub mod trust;
 pub mod webdriver;
 
+pub use folder::Folder;
 pub use http::{Reply, post_form, read_reply, request, send, upload};
 pub use server::{Run, Server, binary, run};
