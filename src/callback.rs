@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use md5::{Digest, Md5};
-use rsa::{Pkcs1v15Sign, RsaPublicKey, pkcs8::DecodePublicKey, traits::PublicKeyParts};
+use rsa::{BigUint, RsaPublicKey, pkcs8::DecodePublicKey, traits::PublicKeyParts};
 use serde_json::Value;
 
 use crate::reject::Reject;
@@ -14,9 +14,23 @@ use crate::reject::Reject;
 /// A 4,096-bit signature in base64: four times what a longer key than today's could need.
 const MAX_AUTHORIZATION_BYTES: usize = 684;
 const MAX_KEY_URL_BYTES: usize = 256;
+/// What stands before an MD5 digest in a signature: DigestInfo, in DER (RFC 8017, 9.2, note 1).
+const MD5_INFO: &[u8] = b"\x30\x20\x30\x0c\x06\x08\x2a\x86\x48\x86\xf7\x0d\x02\x05\x05\0\x04\x10";
 
 /// An RSA public key. 512 bits, as OSS's own has, are accepted: there is no other.
-pub struct PublicKey(RsaPublicKey);
+/// `rsa` reads and judges it (odd modulus, odd exponent below 2^33); what it would do anew for each
+/// signature, and for secret exponents of any length, is done here once and for public ones.
+pub struct PublicKey {
+    bytes: usize,
+    /// Limbs, the lowest first, as all numbers here.
+    n: Vec<u64>,
+    /// -1/n modulo 2^64.
+    inverse: u64,
+    /// R^2 modulo n, where R is 2^64 to the number of limbs.
+    square: Vec<u64>,
+    /// The exponent's bits, the highest first.
+    e: Vec<u8>,
+}
 
 impl PublicKey {
     /// From `-----BEGIN PUBLIC KEY-----` (SubjectPublicKeyInfo, RFC 7468). At most 4,096 bits.
@@ -25,8 +39,80 @@ impl PublicKey {
         let text = text.strip_suffix("-----END PUBLIC KEY-----")?;
         let text: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
         let der = BASE64.decode(text).ok()?;
-        RsaPublicKey::from_public_key_der(&der).ok().map(PublicKey)
+        let key = RsaPublicKey::from_public_key_der(&der).ok()?;
+        let (bytes, n) = (key.size(), limbs(&key.n().to_bytes_be()));
+        let low = *n.first()?;
+        // Newton's method: 3 bits are right at first, twice as many each time.
+        let inverse = (0..5).fold(low, |inverse, _| {
+            inverse.wrapping_mul(2u64.wrapping_sub(low.wrapping_mul(inverse)))
+        });
+        let mut square = limbs(&((BigUint::from(1u8) << (n.len() * 128)) % key.n()).to_bytes_be());
+        square.resize(n.len(), 0);
+        let e = key.e().to_radix_be(2);
+        Some(PublicKey { bytes, n, inverse: inverse.wrapping_neg(), square, e })
     }
+
+    /// What a signature opens to: its power modulo n. None of one that is not below n.
+    fn open(&self, signature: &[u8]) -> Option<Vec<u64>> {
+        let signature = limbs(signature);
+        if signature.len() != self.n.len() || !signature.iter().rev().lt(self.n.iter().rev()) {
+            return None;
+        }
+        let base = self.product(&signature, &self.square);
+        let mut power = base.clone();
+        for bit in self.e.iter().skip(1) {
+            power = self.product(&power, &power);
+            if *bit == 1 {
+                power = self.product(&power, &base);
+            }
+        }
+        let mut one = vec![0; self.n.len()];
+        *one.first_mut()? = 1;
+        Some(self.product(&power, &one))
+    }
+
+    /// a * b / R modulo n, of a and b below n (Montgomery 1985; Koç's "CIOS").
+    fn product(&self, a: &[u64], b: &[u64]) -> Vec<u64> {
+        let mut sum = vec![0; self.n.len() + 1];
+        let low = a.first().copied().unwrap_or_default();
+        for &b in b {
+            let lowest = sum.first().copied().unwrap_or_default();
+            let m = low.wrapping_mul(b).wrapping_add(lowest).wrapping_mul(self.inverse);
+            let (mut carry, mut carry_n) = (0, 0);
+            for ((sum, &a), &n) in sum.iter_mut().zip(a).zip(&self.n) {
+                *sum = multiply_add(a, b, *sum, &mut carry);
+                *sum = multiply_add(m, n, *sum, &mut carry_n);
+            }
+            sum.rotate_left(1); // the lowest is 0 now: divided by 2^64
+            if let [.., high, over] = sum.as_mut_slice() {
+                let top = u128::from(*high) + u128::from(carry) + u128::from(carry_n);
+                (*high, *over) = (top as u64, (top >> 64) as u64);
+            }
+        }
+        let over = sum.pop() == Some(1);
+        let mut borrow = false;
+        let less = sum.iter().zip(&self.n).map(|(sum, n)| {
+            let (limb, below) = sum.overflowing_sub(*n);
+            let (limb, below_too) = limb.overflowing_sub(borrow.into());
+            borrow = below || below_too;
+            limb
+        });
+        let less: Vec<u64> = less.collect();
+        if over || !borrow { less } else { sum }
+    }
+}
+
+/// The low half of a * b + c + carry; the high half is the next carry.
+fn multiply_add(a: u64, b: u64, c: u64, carry: &mut u64) -> u64 {
+    let sum = u128::from(a) * u128::from(b) + u128::from(c) + u128::from(*carry);
+    *carry = (sum >> 64) as u64;
+    sum as u64
+}
+
+/// Of big-endian bytes.
+fn limbs(bytes: &[u8]) -> Vec<u64> {
+    let limb = |bytes: &[u8]| bytes.iter().fold(0, |limb, byte| limb << 8 | u64::from(*byte));
+    bytes.rchunks(8).map(limb).collect()
 }
 
 /// What a request says of itself. Nothing here has been checked but its shape.
@@ -67,16 +153,18 @@ impl<'a> Claim<'a> {
         self.string_to_sign.get(..self.path_bytes).unwrap_or_default()
     }
 
-    /// RSASSA-PKCS1-v1_5 over MD5.
+    /// RSASSA-PKCS1-v1_5 over MD5 (RFC 8017, 8.2.2): what the signature must open to is encoded
+    /// anew and compared whole, so there is no padding to parse.
     pub fn verify(self, key: &PublicKey) -> Result<Verified<'a>, Reject> {
-        if self.signature.len() != key.0.size() {
+        if self.signature.len() != key.bytes {
             return Err(Reject::BAD_AUTHORIZATION);
         }
-        let digest = Md5::digest(&self.string_to_sign);
-        match key.0.verify(Pkcs1v15Sign::new::<Md5>(), &digest, &self.signature) {
-            Ok(()) => Ok(Verified(self.body)),
-            Err(_) => Err(Reject::SIGNATURE_MISMATCH),
-        }
+        let info = [MD5_INFO, &Md5::digest(&self.string_to_sign)].concat();
+        let padding = key.bytes.checked_sub(info.len() + 3).filter(|&bytes| bytes >= 8);
+        let padding = vec![0xff; padding.ok_or(Reject::SIGNATURE_MISMATCH)?];
+        let expected = limbs(&[&[0, 1], &padding[..], &[0], &info].concat());
+        let opened = key.open(&self.signature).filter(|opened| *opened == expected);
+        opened.map(|_| Verified(self.body)).ok_or(Reject::SIGNATURE_MISMATCH)
     }
 }
 

@@ -77,7 +77,9 @@ impl Response {
     }
 
     pub fn json(status: u16, value: &Value) -> Response {
-        let response = Response::new(status, value.to_string().into_bytes(), "application/json");
+        // A `Value` always serializes.
+        let body = serde_json::to_vec(value).unwrap_or_default();
+        let response = Response::new(status, body, "application/json");
         response.with("Cache-Control", "no-store")
     }
 

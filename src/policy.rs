@@ -88,7 +88,7 @@ pub fn callback_parameter(url: &str, body: &str, body_type: &str) -> String {
         // Without it OSS names no host in the TLS handshake, and a virtual host answers 502.
         parameter.insert("callbackSNI".into(), true.into());
     }
-    BASE64.encode(Value::from(parameter).to_string())
+    base64_json(&parameter.into())
 }
 
 /// Base64 of HMAC-SHA1 over the base64 policy.
@@ -97,7 +97,7 @@ pub fn signature_v1(secret: &str, policy: &str) -> String {
 }
 
 pub fn hmac_sha1(key: &[u8], message: &[u8]) -> [u8; 20] {
-    hmac::<Hmac<Sha1>>(key, message).into()
+    keyed::<Hmac<Sha1>>(key).chain_update(message).finalize().into_bytes().into()
 }
 
 /// The key that signs V4 policies of one `day` (`YYYYMMDD`) and region.
@@ -109,19 +109,20 @@ pub fn signing_key(secret: &str, day: &str, region: &str) -> [u8; 32] {
 }
 
 pub fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
-    hmac::<Hmac<Sha256>>(key, message).into()
+    keyed::<Hmac<Sha256>>(key).chain_update(message).finalize().into_bytes().into()
 }
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
-fn hmac<M: Mac + hmac::digest::KeyInit>(key: &[u8], message: &[u8]) -> hmac::digest::Output<M> {
+/// An HMAC that waits for its message.
+pub fn keyed<M: Mac + hmac::digest::KeyInit>(key: &[u8]) -> M {
     // Invariant: HMAC takes a key of any length (RFC 2104), so there is no error to handle.
     #[expect(clippy::expect_used)]
-    let mac = <M as Mac>::new_from_slice(key).expect("HMAC takes any key length");
-    mac.chain_update(message).finalize().into_bytes()
+    <M as Mac>::new_from_slice(key).expect("HMAC takes any key length")
 }
 
 fn conditions(terms: &Terms, credentials: &Credentials) -> Vec<Value> {
@@ -149,7 +150,12 @@ fn conditions(terms: &Terms, credentials: &Credentials) -> Vec<Value> {
 
 fn encode(terms: &Terms, conditions: Vec<Value>) -> String {
     let expiration = time::iso8601(terms.expire);
-    BASE64.encode(json!({ "expiration": expiration, "conditions": conditions }).to_string())
+    base64_json(&json!({ "expiration": expiration, "conditions": conditions }))
+}
+
+/// Of what always serializes: `to_vec`, unlike `to_string`, takes no detour through a formatter.
+fn base64_json(value: &Value) -> String {
+    BASE64.encode(serde_json::to_vec(value).unwrap_or_default())
 }
 
 /// Form fields that both versions send, under the names that PostObject reads.

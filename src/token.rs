@@ -8,7 +8,7 @@ use serde_json::Value;
 use sha2::Sha256;
 
 use crate::credentials::Secret;
-use crate::policy::hmac_sha256;
+use crate::policy::{hmac_sha256, keyed};
 use crate::reject::Reject;
 
 const MAC_BYTES: usize = 16;
@@ -35,7 +35,8 @@ pub fn ticket(text: &str, secret: &Secret, now: u64) -> Result<Ticket, Reject> {
     if text.len() > MAX_TICKET_BYTES || mac.len() != 32 {
         return Err(Reject::BAD_TICKET);
     }
-    verify(secret.expose().as_bytes(), signed.as_bytes(), &mac).ok_or(Reject::BAD_TICKET)?;
+    let ours = keyed::<Hmac<Sha256>>(secret.expose().as_bytes()).chain_update(signed);
+    ours.verify_slice(&mac).map_err(|_| Reject::BAD_TICKET)?;
     let json = |part: &str| -> Option<Value> {
         serde_json::from_slice(&BASE64URL.decode(part).ok()?).ok()
     };
@@ -82,7 +83,8 @@ pub fn ticket(text: &str, secret: &Secret, now: u64) -> Result<Ticket, Reject> {
 
 /// Issues and checks callback tokens: `EXPIRY.PREFIX.MAC`, bound to the path they were issued for.
 pub struct CallbackTokens {
-    key: [u8; 32],
+    /// Keyed once, and cloned for every token.
+    mac: Hmac<Sha256>,
     /// How long after the policy's end a callback may come: an upload that began in time may last.
     ttl_seconds: u64,
 }
@@ -92,13 +94,13 @@ impl CallbackTokens {
     pub fn new(secret: &Secret, bucket: &str, ttl_seconds: u64) -> CallbackTokens {
         let label = format!("appserver callback token 1 {bucket}");
         let key = hmac_sha256(secret.expose().as_bytes(), label.as_bytes());
-        CallbackTokens { key, ttl_seconds }
+        CallbackTokens { mac: keyed(&key), ttl_seconds }
     }
 
     /// For objects under `prefix`, uploaded with a policy that ends at `expire`. `path` is decoded.
     pub fn issue(&self, path: &[u8], expire: u64, prefix: &str) -> String {
         let signed = format!("{expire}.{}", BASE64URL.encode(prefix));
-        let mac = hmac_sha256(&self.key, &bind(&signed, path));
+        let mac = self.mac.clone().chain_update(bind(&signed, path)).finalize().into_bytes();
         format!("{signed}.{}", BASE64URL.encode(mac.get(..MAC_BYTES).unwrap_or_default()))
     }
 
@@ -111,7 +113,8 @@ impl CallbackTokens {
         let (signed, mac) = token.rsplit_once('.').ok_or(Reject::TOKEN_FORGED)?;
         let mac = BASE64URL.decode(mac).ok().filter(|mac| mac.len() == MAC_BYTES);
         let mac = mac.ok_or(Reject::TOKEN_FORGED)?;
-        verify(&self.key, &bind(signed, path), &mac).ok_or(Reject::TOKEN_FORGED)?;
+        let ours = self.mac.clone().chain_update(bind(signed, path));
+        ours.verify_truncated_left(&mac).map_err(|_| Reject::TOKEN_FORGED)?;
         let (expire, prefix) = signed.split_once('.').ok_or(Reject::TOKEN_FORGED)?;
         let expire: u64 = expire.parse().map_err(|_| Reject::TOKEN_FORGED)?;
         if now > expire.saturating_add(self.ttl_seconds) {
@@ -125,10 +128,4 @@ impl CallbackTokens {
 /// `signed` holds no line feed, so no two pairs read the same.
 fn bind(signed: &str, path: &[u8]) -> Vec<u8> {
     [signed.as_bytes(), b"\n", path].concat()
-}
-
-/// Compares a MAC, or its first bytes, in constant time.
-fn verify(key: &[u8], message: &[u8], mac: &[u8]) -> Option<()> {
-    let hmac = <Hmac<Sha256> as Mac>::new_from_slice(key).ok()?;
-    hmac.chain_update(message).verify_truncated_left(mac).ok()
 }
