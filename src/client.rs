@@ -38,7 +38,8 @@ pub fn serve(door: &Door, connection: &Connection) {
     let _ = stream.set_tcp_nodelay(true);
     let _ = stream.set_read_timeout(Some(IDLE_TIME));
     let _ = stream.set_write_timeout(Some(MESSAGE_TIME));
-    let mut client = Client { door, connection, buffer: Vec::new(), scanned: 0, deadline: None };
+    let (buffer, scanned, deadline, hurried) = (Vec::new(), 0, None, false);
+    let mut client = Client { door, connection, buffer, scanned, deadline, hurried };
     let end = loop {
         match client.exchange() {
             Ok(true) => {}
@@ -86,6 +87,8 @@ struct Client<'a> {
     scanned: usize,
     /// When the message under way must be complete; none while nothing of it has come.
     deadline: Option<Instant>,
+    /// The read timeout is that of a message, not that between messages.
+    hurried: bool,
 }
 
 impl Drop for Client<'_> {
@@ -133,7 +136,8 @@ impl Client<'_> {
         self.buffer.shrink_to_fit(); // an idle connection holds none
         self.door.release(self.connection);
         self.scanned = 0;
-        if self.deadline.take().is_some() {
+        self.deadline = None;
+        if std::mem::take(&mut self.hurried) {
             let _ = self.connection.stream.set_read_timeout(Some(IDLE_TIME));
         }
         Ok(!last)
@@ -148,6 +152,7 @@ impl Client<'_> {
             }
             let left = Some(left.max(Duration::from_millis(1))); // less would be read as for ever
             let _ = self.connection.stream.set_read_timeout(left);
+            self.hurried = true;
         }
         let held = self.buffer.len();
         self.door.reserve(self.connection, held + READ_BYTES)?;

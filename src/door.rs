@@ -35,7 +35,7 @@ const DRAIN_NEW_MILLISECONDS: u64 = 1000;
 
 /// Who answers.
 pub enum Site {
-    Loop(Arc<Engine>),
+    Loop(Engine),
     /// The answer to a method and path, without the loop.
     Page(fn(&str, &str) -> Vec<u8>),
 }

@@ -44,23 +44,19 @@ struct Answers {
 }
 
 impl Engine {
-    /// With the first of its connections.
+    /// Opens the connections one by one, each answered before the next (tiny_http hands one that
+    /// comes too soon to a thread that is about to be taken), and unlinks the socket: from then on
+    /// nobody else can connect.
     pub fn open(path: &Path) -> io::Result<Engine> {
-        let idle = Mutex::new(vec![connect(path)?]);
-        Ok(Engine { idle, freed: Condvar::new(), answers: Mutex::default() })
-    }
-
-    /// Opens the others one by one, and unlinks the socket: from then on nobody else can connect.
-    pub fn widen(&self, path: &Path) -> io::Result<()> {
-        for _ in 1..CONNECTIONS {
-            self.give_back(connect(path)?);
-        }
-        std::fs::remove_file(path)
-    }
-
-    fn give_back(&self, stream: UnixStream) {
-        lock(&self.idle).push(stream);
-        self.freed.notify_one();
+        let open = |_| {
+            let mut stream = UnixStream::connect(path)?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
+            stream.set_write_timeout(Some(TIMEOUT))?;
+            ask(&mut stream, b"GET /healthz HTTP/1.1\r\n\r\n").map(|_| stream)
+        };
+        let idle = (0..CONNECTIONS).map(open).collect::<io::Result<Vec<_>>>()?;
+        std::fs::remove_file(path)?;
+        Ok(Engine { idle: Mutex::new(idle), freed: Condvar::new(), answers: Mutex::default() })
     }
 
     /// The answer to a request for which `canonical` was already asked in this second, if any.
@@ -94,7 +90,8 @@ impl Engine {
         let reusable = kind == REUSABLE && body.is_empty();
         let shared = reusable && self.remember(canonical, &answer, now);
         let admitted = if shared { Ok(()) } else { admit(answer.len()) };
-        self.give_back(stream);
+        lock(&self.idle).push(stream);
+        self.freed.notify_one();
         admitted.map(|()| answer)
     }
 
@@ -112,15 +109,6 @@ impl Engine {
         }
         room
     }
-}
-
-/// A connection that was answered: tiny_http hands one that comes before that to a thread that the
-/// last is about to take.
-fn connect(path: &Path) -> io::Result<UnixStream> {
-    let mut stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
-    ask(&mut stream, b"GET /healthz HTTP/1.1\r\n\r\n").map(|_| stream)
 }
 
 /// One write, and mostly one read.

@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -105,14 +104,13 @@ fn serve_clients(
     limits: Limits,
     max_connections: usize,
 ) -> io::Result<()> {
-    let (socket, address) = (folder.join("engine"), listener.local_addr()?);
-    let engine = Arc::new(Engine::open(&socket)?);
-    let door = Door::new(Site::Loop(engine.clone()), limits, max_connections);
-    let (ours, folder) = (door.clone(), folder.to_owned());
+    let engine = Engine::open(&folder.join("engine"))?;
+    std::fs::remove_dir(folder)?;
+    let door = Door::new(Site::Loop(engine), limits, max_connections);
+    let (ours, address) = (door.clone(), listener.local_addr()?);
     let signals = service::signals()?; // before anybody is let in
     thread::Builder::new().spawn(move || {
-        let watched = engine.widen(&socket).and_then(|()| std::fs::remove_dir(folder));
-        if let Err(error) = watched.and_then(|()| service::watch(signals, &address)) {
+        if let Err(error) = service::watch(signals, &address) {
             log::line(time::now(), &format!("cannot go on: {error}"));
         }
         ours.end();
