@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::thread;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -128,7 +129,7 @@ impl App {
     }
 
     /// What has to be done now and then; at the start one may `wait` for what comes of it.
-    pub fn upkeep(&mut self, now: u64, wait: bool) {
+    pub fn upkeep(&mut self, now: u64, wait: Duration) {
         let credentials = self.signer.renew(now, wait, sts::ask);
         let key = self.keys.refresh(now, wait, keys::fetch);
         for news in credentials.into_iter().chain(key) {

@@ -137,6 +137,7 @@ impl Client<'_> {
         self.door.release(self.connection);
         self.scanned = 0;
         self.deadline = None;
+        self.connection.begun.store(!self.buffer.is_empty(), Relaxed);
         if std::mem::take(&mut self.hurried) {
             let _ = self.connection.stream.set_read_timeout(Some(IDLE_TIME));
         }
@@ -162,7 +163,10 @@ impl Client<'_> {
         let read = (&self.connection.stream).read(room);
         self.buffer.truncate(held + *read.as_ref().unwrap_or(&0));
         match read {
-            Ok(1..) => self.deadline = self.deadline.or(Some(Instant::now() + MESSAGE_TIME)),
+            Ok(1..) => {
+                self.deadline = self.deadline.or(Some(Instant::now() + MESSAGE_TIME));
+                self.connection.begun.store(true, Relaxed);
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock && self.deadline.is_some() => {
                 return Err(Reject::TOO_SLOW.into());

@@ -2,12 +2,15 @@
 //! come from. A `Secret` has no `Debug` and no `Display`, so that no log line or error can print it
 //! by accident.
 
+use std::time::Duration;
+
 use crate::errand::Errand;
 use crate::metrics::{CREDENTIALS_END, RENEWALS, result};
 use crate::time;
 
 /// After a failure.
 pub const RETRY_SECONDS: u64 = 5;
+const MAX_PAUSE_SECONDS: u64 = 43_200;
 
 /// Key material. `expose` is where to look when auditing who reads it.
 #[derive(Clone, PartialEq, Eq)]
@@ -68,6 +71,7 @@ impl Signer {
             _ => None,
         };
         let pause = if held.is_some() { u64::MAX } else { 0 };
+        CREDENTIALS_END.set(u64::from(held.is_none())); // 1970, until there are some
         Signer { source, held, asked: 0, pause, errand: Errand::NONE, last_error: String::new() }
     }
 
@@ -81,7 +85,7 @@ impl Signer {
     pub fn renew(
         &mut self,
         now: u64,
-        wait: bool,
+        wait: Duration,
         ask: fn(&Source, u64) -> Result<Issued, String>,
     ) -> Option<String> {
         if now.abs_diff(self.asked) >= self.pause && !self.errand.is_under_way() {
@@ -100,7 +104,7 @@ impl Signer {
     fn take(&mut self, answer: Result<Issued, String>, now: u64) -> Option<String> {
         match answer {
             Ok(issued) => {
-                self.pause = (issued.expire - now).div_ceil(2);
+                self.pause = (issued.expire - now).div_ceil(2).min(MAX_PAUSE_SECONDS);
                 CREDENTIALS_END.set(issued.expire);
                 let id = &issued.credentials.access_key_id;
                 // The metadata service gives the same again until shortly before their end.

@@ -30,7 +30,7 @@ pub const NOT_WAITING: u64 = u64::MAX;
 
 /// Told to end, all have this long to be served: OSS waits no longer for an answer.
 pub const DRAIN: Duration = Duration::from_secs(5);
-/// Of that, whose request has not come yet.
+/// Of that, whose request has not come, or not wholly.
 const DRAIN_NEW_MILLISECONDS: u64 = 1000;
 
 /// Who answers.
@@ -59,6 +59,8 @@ pub struct Connection {
     pub peer: Option<IpAddr>,
     /// Milliseconds since the door opened, or `NOT_WAITING`.
     pub waiting_since: AtomicU64,
+    /// Part of a request has come.
+    pub begun: AtomicBool,
     /// Bytes taken from the shared account.
     reserved: AtomicUsize,
 }
@@ -101,8 +103,8 @@ pub fn run(listener: &Socket, door: &Arc<Door>) {
             }
         };
         let waiting_since = AtomicU64::new(door.clock());
-        let reserved = AtomicUsize::new(0);
-        let connection = Arc::new(Connection { stream, peer, waiting_since, reserved });
+        let (begun, reserved) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let connection = Arc::new(Connection { stream, peer, waiting_since, begun, reserved });
         let neighbour = |other: &Connection| other.peer.map(source) == peer.map(source);
         let room = door.make_room(door.max, |_| true)
             && (is_local(peer) || door.make_room(door.max.div_ceil(4), neighbour));
@@ -255,9 +257,12 @@ impl Door {
 
     /// Waits for those that are served, and for those whose request may be on its way.
     fn drain(&self) {
-        let end = Instant::now() + DRAIN;
+        let (start, end) = (self.clock(), Instant::now() + DRAIN);
         let owed = |connection: Arc<Connection>| {
-            let since = connection.waiting_since.load(Relaxed);
+            let mut since = connection.waiting_since.load(Relaxed);
+            if connection.begun.load(Relaxed) {
+                since = since.max(start);
+            }
             since == NOT_WAITING || since + DRAIN_NEW_MILLISECONDS > self.clock()
         };
         while Instant::now() < end && self.connections().iter().filter_map(Weak::upgrade).any(owed)

@@ -1,7 +1,8 @@
 //! A call that may have to wait for others, on a thread of its own, so that the loop never does.
 
-use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
+use std::time::Duration;
 
 /// One at a time.
 pub struct Errand<T>(Option<Receiver<T>>);
@@ -20,12 +21,10 @@ impl<T: Send + 'static> Errand<T> {
         self.0 = Some(answers);
     }
 
-    /// What came of it, as soon as it came, or (`wait`) when it comes.
-    pub fn end(&mut self, wait: bool) -> Option<T> {
-        let answers = self.0.as_ref()?;
-        let answer = match answers.try_recv() {
-            Err(TryRecvError::Empty) if !wait => return None,
-            Err(TryRecvError::Empty) => answers.recv().ok(),
+    /// What came of it, if it has come or comes within `wait`.
+    pub fn end(&mut self, wait: Duration) -> Option<T> {
+        let answer = match self.0.as_ref()?.recv_timeout(wait) {
+            Err(RecvTimeoutError::Timeout) => return None,
             answer => answer.ok(),
         };
         self.0 = None;

@@ -54,7 +54,7 @@ impl Keys {
     pub fn refresh(
         &mut self,
         now: u64,
-        wait: bool,
+        wait: Duration,
         fetch: fn(&str) -> Result<String, String>,
     ) -> Option<String> {
         let due = now.abs_diff(self.last_refresh) >= REFRESH_SECONDS;

@@ -81,6 +81,9 @@ impl Bucket {
     /// What the bucket says of a key that nobody has: a code of its own, like `NoSuchKey`.
     pub fn probe(&self, credentials: &Credentials, key: &str, now: u64) -> Result<String, String> {
         let (status, text) = read(self.ask("GET", credentials, key, now))?;
+        if text.contains("specified endpoint") {
+            return Err("the bucket is in another region than OSS_HOST says".to_owned());
+        }
         let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
         code.map(|(code, _)| code.to_owned()).ok_or(format!("status {status} without a code"))
     }

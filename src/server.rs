@@ -23,6 +23,10 @@ use crate::{log, metrics, service, time};
 
 /// How long after a request `App::upkeep` has its next turn.
 const IDLE: Duration = Duration::from_secs(2);
+/// How long the first requests wait for key and credentials. OSS waits 5 s for us.
+const START_WAIT: Duration = Duration::from_millis(500);
+const SEND_BUFFER_BYTES: usize = 32 * 1024;
+const RECEIVE_BUFFER_BYTES: usize = 16 * 1024;
 /// Prometheus, and whoever looks at it by hand.
 const METRICS_CONNECTIONS: usize = 8;
 
@@ -30,6 +34,7 @@ const METRICS_CONNECTIONS: usize = 8;
 /// again.
 pub fn run(listen: &Listen, app: App) -> io::Error {
     let fresh = || -> io::Result<Socket> {
+        service::forget(); // one of another address would still hold the port
         let socket = match listen {
             Listen::Tcp(address) => bind(Domain::for_address(*address), &(*address).into()),
             Listen::Unix(path) => bind_unix(path),
@@ -69,6 +74,9 @@ fn bind_unix(path: &Path) -> io::Result<Socket> {
 
 /// Serves a bound socket.
 pub fn run_on(listener: Socket, app: App) -> io::Result<io::Error> {
+    // Connections inherit these: for one who never reads the kernel would hold 4 MB.
+    listener.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    listener.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
     let folder = private_folder()?;
     let socket = folder.join("engine");
     let server = UnixListener::bind(&socket)?;
@@ -83,9 +91,10 @@ pub fn run_on(listener: Socket, app: App) -> io::Result<io::Error> {
     let limits = Limits { fields: &HEADERS, max_body_bytes: MAX_BODY_BYTES };
     let max_connections = app.config.max_connections;
     if let Some(address) = app.config.metrics {
-        serve_metrics(address, limits).map_err(|error| {
-            io::Error::other(format!("METRICS_LISTEN: cannot listen on {address}: {error}"))
-        })?;
+        if let Err(error) = serve_metrics(address, limits) {
+            let text = format!("METRICS_LISTEN: cannot listen on {address}: {error}");
+            log::line(time::now(), &text); // uploads are worth more
+        }
     }
     thread::Builder::new().spawn(move || {
         let served = serve_clients(&listener, &folder, limits, max_connections);
@@ -161,7 +170,7 @@ fn run_engine(listener: UnixListener, mut app: App) -> io::Error {
     if let Some(notice) = app.notice() {
         log::line(time::now(), notice);
     }
-    for wait in [false, true] {
+    for wait in [Duration::ZERO, START_WAIT] {
         app.upkeep(time::now(), wait); // all begins before the first is waited for
     }
     loop {
@@ -177,7 +186,7 @@ fn run_engine(listener: UnixListener, mut app: App) -> io::Error {
             Ok(None) => {}
             Err(error) => return error,
         }
-        app.upkeep(time::now(), false);
+        app.upkeep(time::now(), Duration::ZERO);
     }
 }
 

@@ -80,9 +80,13 @@ pub fn inherited(listen: &Listen) -> Option<Socket> {
     })
 }
 
-/// Leaves a new socket with systemd for the process after us, in place of any before it.
-pub fn keep(socket: &Socket) {
+/// Has systemd close what was kept.
+pub fn forget() {
     notify(&["FDSTOREREMOVE=1", NAME], None);
+}
+
+/// Leaves the socket with systemd for the process after us.
+pub fn keep(socket: &Socket) {
     notify(&["FDSTORE=1", NAME], Some(socket));
 }
 
@@ -126,8 +130,10 @@ pub fn signals() -> io::Result<UnixStream> {
 pub fn watch(mut signals: UnixStream, address: &SockAddr) -> io::Result<()> {
     let variable = |name| std::env::var(name).ok()?.parse::<u64>().ok();
     let ours = variable("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
-    let half = variable("WATCHDOG_USEC").filter(|all| ours && *all > 0).map(|all| all.div_ceil(2));
-    signals.set_read_timeout(half.map(Duration::from_micros))?;
+    let interval = variable("WATCHDOG_USEC").filter(|all| ours && *all > 0);
+    // Often enough that one lost probe does not end us.
+    let pause = interval.map(|all| Duration::from_micros(all.div_ceil(4)));
+    signals.set_read_timeout(pause)?;
     notify(&["READY=1"], None);
     loop {
         match signals.read(&mut [0]) {
@@ -144,7 +150,8 @@ pub fn watch(mut signals: UnixStream, address: &SockAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// A health check of our own, as any client would make it.
+/// A health check of our own, as any client would make it. A door that is too busy is alive, and a
+/// dead loop ends the process by itself (`engine::TIMEOUT`).
 pub fn probe(address: &SockAddr) -> io::Result<()> {
     let mut socket = Socket::new(Domain::from(i32::from(address.family())), Type::STREAM, None)?;
     socket.set_read_timeout(Some(PROBE_TIMEOUT))?;
@@ -153,5 +160,6 @@ pub fn probe(address: &SockAddr) -> io::Result<()> {
     socket.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
     socket.read_to_string(&mut answer)?;
-    if answer.starts_with("HTTP/1.1 200 ") { Ok(()) } else { Err(ErrorKind::Other.into()) }
+    let alive = ["HTTP/1.1 200 ", "HTTP/1.1 503 "].iter().any(|line| answer.starts_with(line));
+    if alive { Ok(()) } else { Err(ErrorKind::Other.into()) }
 }

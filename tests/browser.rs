@@ -996,7 +996,7 @@ fn through_nginx_with_tls_the_page_uploads_and_the_callback_comes_back() {
             ("listen 443 ", &*format!("listen 127.0.0.1:{} ", ports[0])),
             ("/etc/ssl/upload.pem", &pem),
             ("/etc/ssl/upload.key", &pem.replace(".pem", ".key")),
-            ("unix:/run/appserver/http.sock", &world.server.address.to_string()),
+            ("unix:/run/appserver.sock", &world.server.address.to_string()),
         ];
         let block = proxy::moved(proxy::readme("nginx", "listen 443"), &places);
         format!(

@@ -271,24 +271,26 @@ fn renewal_by_the_clock() {
     let never: fn(&Source, u64) -> Result<Issued, String> = |_, _| panic!("nothing to ask for");
     let id = |signer: &Signer, now| signer.issued(now).map(|held| held.expire);
 
-    assert!(signer.renew(1000, true, down).unwrap().contains("none in hand"));
+    assert!(signer.renew(1000, PATIENCE, down).unwrap().contains("none in hand"));
     assert_eq!(id(&signer, 1000), None);
-    assert!(signer.renew(1004, true, never).is_none());
-    assert!(signer.renew(1005, true, down).is_none(), "the same is said once");
-    assert!(signer.renew(1010, true, hour).unwrap().contains("valid until"));
+    assert!(signer.renew(1004, PATIENCE, never).is_none());
+    assert!(signer.renew(1005, PATIENCE, down).is_none(), "the same is said once");
+    assert!(signer.renew(1010, PATIENCE, hour).unwrap().contains("valid until"));
     assert_eq!(id(&signer, 1010), Some(4610));
-    assert!(signer.renew(2809, true, never).is_none());
-    assert!(signer.renew(2810, true, down).unwrap().contains("in hand until"));
+    assert!(signer.renew(2809, PATIENCE, never).is_none());
+    assert!(signer.renew(2810, PATIENCE, down).unwrap().contains("in hand until"));
     assert_eq!(id(&signer, 4609), Some(4610));
     assert_eq!(id(&signer, 4610), None);
-    assert!(signer.renew(4610, true, |_, now| Ok(issued("old", now))).unwrap().contains("ended"));
+    assert!(
+        signer.renew(4610, PATIENCE, |_, now| Ok(issued("old", now))).unwrap().contains("ended")
+    );
     let other: fn(&Source, u64) -> Result<Issued, String> = |_, _| Ok(issued("STS.B", 4700));
-    assert!(signer.renew(4615, true, other).unwrap().contains("\"STS.B\", valid until"));
+    assert!(signer.renew(4615, PATIENCE, other).unwrap().contains("\"STS.B\", valid until"));
     // A clock that stepped back does not put it off for as long.
-    assert!(signer.renew(100, true, down).unwrap().contains("in hand until"));
-    assert!(signer.renew(4615, true, other).unwrap().contains("valid until"), "it is over");
+    assert!(signer.renew(100, PATIENCE, down).unwrap().contains("in hand until"));
+    assert!(signer.renew(4615, PATIENCE, other).unwrap().contains("valid until"), "it is over");
     // The same again is no news, and is asked for again at half of what is left.
-    assert!(signer.renew(4658, true, other).is_none());
-    assert!(signer.renew(4678, true, never).is_none());
-    assert!(signer.renew(4679, true, hour).unwrap().contains("\"LTAI\""));
+    assert!(signer.renew(4658, PATIENCE, other).is_none());
+    assert!(signer.renew(4678, PATIENCE, never).is_none());
+    assert!(signer.renew(4679, PATIENCE, hour).unwrap().contains("\"LTAI\""));
 }

@@ -26,6 +26,8 @@ use support::{Reply, Server, binary, read_reply};
 /// How long another client may have to wait, whatever the attack.
 const SERVED_WITHIN: Duration = Duration::from_secs(1);
 const MAX_MEMORY_KB: u64 = 16 * 1024;
+/// For one connection, in the kernel: `MemoryMax=` counts that too.
+const MAX_QUEUED_BYTES: u64 = 128 << 10;
 
 const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
 /// Only an attacker asks for this, and only in places where it is no request.
@@ -460,6 +462,39 @@ fn slow_readers_of_the_same() {
 #[test]
 fn slow_readers_of_what_others_just_had() {
     slow_readers_of(|client, _| format!("/upload.js?{}", client / 2));
+}
+
+/// What the kernel holds of answers on this port that nobody has taken.
+fn unsent_bytes(port: u16) -> u64 {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let ours = |line: &&str| {
+        let local = line.split_whitespace().nth(1).unwrap_or_default();
+        local.ends_with(&format!(":{port:04X}"))
+    };
+    let queue = |line: &str| {
+        let queues = line.split_whitespace().nth(4)?;
+        u64::from_str_radix(queues.split(':').next()?, 16).ok()
+    };
+    table.lines().filter(ours).filter_map(queue).sum()
+}
+
+/// As many answers as fit into the buffers of both ends, which Linux lets grow to megabytes.
+#[test]
+fn answers_that_nobody_takes_do_not_fill_the_kernel() {
+    let world = world(&[]);
+    let all = b"GET /upload.js HTTP/1.1\r\nHost: x\r\n\r\n".repeat(150);
+    let idle: Vec<TcpStream> = (0..100).map(|_| connect(world.address()).unwrap()).collect();
+    world.while_others_are_served(|| {
+        for stream in &idle {
+            send_all(stream, &all);
+        }
+    });
+    // All that will be written in this second, and in the next.
+    thread::sleep(Duration::from_secs(2));
+    let queued = unsent_bytes(world.address().port());
+    println!("the kernel holds {queued} bytes for 100 who do not read");
+    assert!(queued < 100 * MAX_QUEUED_BYTES, "the kernel holds {queued} bytes for 100");
+    world.has_survived();
 }
 
 fn slow_readers_of(target: impl Fn(usize, usize) -> String + Sync) {

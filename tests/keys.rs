@@ -1,5 +1,7 @@
 //! The public keys: which URLs name one, and how often the network may be asked.
 
+use std::time::Duration;
+
 use appserver::config::KeySource;
 use appserver::keys::{Keys, ORIGIN};
 use appserver::reject::Reject;
@@ -17,6 +19,8 @@ const NOW: u64 = 1_700_000_000;
 fn online() -> Keys {
     Keys::new(&KeySource::Origin(ORIGIN.to_owned()))
 }
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn never(url: &str) -> Result<String, String> {
     panic!("{url} was fetched")
@@ -90,29 +94,29 @@ fn unknown_versions_cost_one_fetch_in_ten_seconds_whatever_comes_of_it() {
 #[test]
 fn version_1_is_refreshed_once_a_day_and_survives_a_failure() {
     let mut keys = online();
-    let news = keys.refresh(NOW, true, |_| Err("down".to_owned())).unwrap();
+    let news = keys.refresh(NOW, PATIENCE, |_| Err("down".to_owned())).unwrap();
     assert_eq!(news, "callback key v1: not fetched (down), using the one in hand");
-    assert_eq!(keys.refresh(NOW + DAY - 1, true, never), None);
+    assert_eq!(keys.refresh(NOW + DAY - 1, PATIENCE, never), None);
     assert!(keys.find(V1, NOW, never).is_ok());
-    let news = keys.refresh(NOW + DAY, true, |_| Ok("junk".to_owned())).unwrap();
+    let news = keys.refresh(NOW + DAY, PATIENCE, |_| Ok("junk".to_owned())).unwrap();
     assert!(news.contains("not a public key"), "{news}");
     assert!(keys.find(V1, NOW + DAY, never).is_ok());
-    let news = keys.refresh(NOW + 2 * DAY, true, |_| Ok(PEM.to_owned())).unwrap();
+    let news = keys.refresh(NOW + 2 * DAY, PATIENCE, |_| Ok(PEM.to_owned())).unwrap();
     assert_eq!(news, "callback key v1: fetched");
     // Nobody waits for it once we serve.
     let slow: fn(&str) -> Result<String, String> = |_| {
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(200));
         Ok(PEM.to_owned())
     };
-    assert_eq!(keys.refresh(NOW + 3 * DAY, false, slow), None);
+    assert_eq!(keys.refresh(NOW + 3 * DAY, Duration::ZERO, slow), None);
     assert!(keys.find(V1, NOW + 3 * DAY, never).is_ok());
-    assert!(keys.refresh(NOW + 3 * DAY + 1, true, never).is_some());
+    assert!(keys.refresh(NOW + 3 * DAY + 1, PATIENCE, never).is_some());
 }
 
 #[test]
 fn a_pinned_key_needs_no_network_and_stands_for_every_version() {
     let mut keys = Keys::new(&KeySource::Pinned(PEM.to_owned()));
-    assert_eq!(keys.refresh(NOW, true, never), None);
+    assert_eq!(keys.refresh(NOW, PATIENCE, never), None);
     assert!(keys.find(V1, NOW, never).is_ok());
     assert!(keys.find(V2, NOW, never).is_ok());
     let bad = keys.find("http://evil.example/callback_pub_key_v1.pem", NOW, never);

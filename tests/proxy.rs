@@ -159,7 +159,7 @@ impl Site {
             ("listen 443 ", &*format!("listen 127.0.0.1:{port} ")),
             ("/etc/ssl/upload.pem", &self.path("upload.pem")),
             ("/etc/ssl/upload.key", &self.path("upload.key")),
-            ("/run/appserver/http.sock", &self.path("http.sock")),
+            ("/run/appserver.sock", &self.path("http.sock")),
         ];
         proxy::moved(block, &places)
     }
@@ -339,7 +339,7 @@ fn caddy_passes_all_on_over_the_unix_socket() {
         let places = [
             (&*format!("{{\n    default_sni {HOST}\n"), &*offline),
             (&format!("\n{HOST} {{\n"), &format!("\n{site_block}")),
-            ("/run/appserver/http.sock", &site.path("http.sock")),
+            ("/run/appserver.sock", &site.path("http.sock")),
         ];
         proxy::moved(block, &places)
     });
@@ -356,7 +356,7 @@ fn apache_passes_authorization_on_over_the_unix_socket() {
             ("*:443", &*address),
             ("/etc/ssl/upload.pem", &site.path("upload.pem")),
             ("/etc/ssl/upload.key", &site.path("upload.key")),
-            ("/run/appserver/http.sock", &site.path("http.sock")),
+            ("/run/appserver.sock", &site.path("http.sock")),
         ];
         format!("Listen {address}\n{}", proxy::moved(block, &places))
     });
