@@ -5,7 +5,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use md5::{Digest, Md5};
 use rsa::pkcs8::EncodePublicKey;
 use rsa::rand_core::{CryptoRng, Error, RngCore};
-use rsa::traits::PublicKeyParts;
+use rsa::traits::{PrivateKeyParts, PublicKeyParts};
 use rsa::{BigUint, Pkcs1v15Sign, RsaPrivateKey, RsaPublicKey};
 
 /// The same keys every time (splitmix64).
@@ -96,4 +96,46 @@ fn ours_and_theirs_agree() {
         }
     }
     assert!(good > 500, "{good}");
+}
+
+/// What a good key opens to anything but the one encoding: padding that is short, not of 0xff or
+/// of another type, a DigestInfo without its NULL or with another's, bytes after the digest.
+#[test]
+fn only_the_one_encoding_is_good() {
+    let private = RsaPrivateKey::new_with_exp(&mut Rng(11), 1024, &65_537u32.into()).unwrap();
+    let (public, body) = (private.to_public_key(), b"x");
+    let key = key_of(&public).unwrap();
+    let digest = Md5::digest([b"/\n", &body[..]].concat());
+    let info = |head: &[u8]| [head, &digest].concat();
+    let md5 = info(b"\x30\x20\x30\x0c\x06\x08\x2a\x86\x48\x86\xf7\x0d\x02\x05\x05\0\x04\x10");
+    let without_null = info(b"\x30\x1e\x30\x0a\x06\x08\x2a\x86\x48\x86\xf7\x0d\x02\x05\x04\x10");
+    let of_md4 = info(b"\x30\x20\x30\x0c\x06\x08\x2a\x86\x48\x86\xf7\x0d\x02\x04\x05\0\x04\x10");
+    let encoded = |start: &[u8], fill: u8, rest: &[u8]| {
+        let missing = 128 - start.len() - rest.len();
+        [start, &vec![fill; missing], rest].concat()
+    };
+    let zero = |rest: &[u8]| [b"\0", rest].concat();
+    let verdict = |message: &[u8]| {
+        let power = BigUint::from_bytes_be(message).modpow(private.d(), public.n()).to_bytes_be();
+        let signature = [vec![0; 128 - power.len()], power].concat();
+        let verdict = ours(&key, &signature, body);
+        assert_eq!(verdict, theirs(&public, &signature, body));
+        verdict
+    };
+    assert!(verdict(&encoded(&[0, 1], 0xff, &zero(&md5))));
+    for forged in [
+        encoded(&[0, 1], 0xff, &zero(&without_null)),
+        encoded(&[0, 1], 0xff, &zero(&of_md4)),
+        encoded(&[0, 1], 0xff, &zero(&digest)),
+        encoded(&[0, 1], 0xff, &[&zero(&md5)[..], b"\0"].concat()),
+        encoded(&[0, 1], 0xfe, &zero(&md5)),
+        encoded(&[0, 2], 0xff, &zero(&md5)),
+        encoded(&[0, 0], 0xff, &zero(&md5)),
+        encoded(&[0, 1], 0xff, &[b"\x01", &md5[..]].concat()),
+        // Bleichenbacher's: all is there, the padding short, and what follows is the forger's.
+        [&[0, 1][..], &[0xff; 8], &zero(&md5), &[7; 128 - 10 - 35]].concat(),
+        [&[0, 1][..], &zero(&md5), &[0xff; 128 - 2 - 35]].concat(),
+    ] {
+        assert!(!verdict(&forged), "{forged:x?}");
+    }
 }
