@@ -784,6 +784,29 @@ fn a_request_that_is_on_its_way_is_served_at_the_end() {
     assert_eq!(world.objects(), ["late"]);
 }
 
+/// The same on a connection that was unused for longer than the end waits for such.
+#[test]
+fn a_request_on_its_way_over_an_old_connection_is_served_at_the_end() {
+    let world = World::new(&[]);
+    let mut service = world.start_first();
+    let address = world.manager.address();
+    let mut old = send(address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(status(&mut old), Some(200));
+    thread::sleep(Duration::from_millis(1300));
+    let message = world.callback("late");
+    let (begin, rest) = message.split_at(message.len() / 2);
+    old.write_all(begin).unwrap();
+    // Time for what was sent to be read, and then for the end to forget it, if it would.
+    thread::sleep(Duration::from_millis(200));
+    service.signal(Signal::TERM);
+    world.manager.wait("STOPPING=1", 1);
+    thread::sleep(Duration::from_millis(200));
+    old.write_all(rest).unwrap();
+    assert_eq!(status(&mut old), Some(200));
+    assert!(service.wait().success());
+    assert_eq!(world.objects(), ["late"]);
+}
+
 /// Open and unused for longer than the end waits for such: nobody is owed anything.
 #[test]
 fn idle_connections_do_not_hold_the_end() {
