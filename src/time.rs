@@ -3,6 +3,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+const WEEKDAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
 
 /// Seconds since 1970. A clock before 1970 reads as 0, so its policies are expired, not eternal.
@@ -28,9 +29,11 @@ pub fn unix(iso8601: &str) -> Option<u64> {
     let part = |from: usize, to: usize| iso8601.get(from..to);
     let month = part(5, 7)?.parse::<usize>().ok()?.checked_sub(1)? * 3;
     let (day, month, year) = (part(8, 10)?, MONTHS.get(month..month + 3)?, part(0, 4)?);
-    // The day of the week is not looked at.
-    let date = format!("Sun, {day} {month} {year} {} GMT", part(11, 19)?);
-    let time = httpdate::parse_http_date(&date).ok()?.duration_since(UNIX_EPOCH).ok()?.as_secs();
+    let rest = format!("{day} {month} {year} {} GMT", part(11, 19)?);
+    // The day of the week is not said, and only the right one is taken.
+    let mut dates = WEEKDAYS.iter().map(|weekday| format!("{weekday}, {rest}"));
+    let time = dates.find_map(|date| httpdate::parse_http_date(&date).ok())?;
+    let time = time.duration_since(UNIX_EPOCH).ok()?.as_secs();
     (self::iso8601(time) == iso8601).then_some(time)
 }
 
