@@ -279,12 +279,9 @@ impl App {
     /// A callback URL that carries our token, bound to its path.
     fn with_token(&self, url: &str, expire: u64, prefix: &str) -> String {
         let Some(tokens) = &self.tokens else { return url.to_owned() };
-        let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
-        let target = after_scheme.find(['/', '?']).and_then(|at| after_scheme.get(at..));
-        let path = target.and_then(|target| target.split('?').next()).unwrap_or_default();
-        // `http://HOST` and `http://HOST?QUERY` are asked for as `/`.
-        let path = callback::percent_decode(path.as_bytes()).filter(|path| !path.is_empty());
-        let path = path.unwrap_or(b"/".to_vec());
+        let target = callback::target(url);
+        let path = target.split('?').next().unwrap_or_default();
+        let path = callback::percent_decode(path.as_bytes()).unwrap_or(b"/".to_vec());
         let join = if url.contains('?') { '&' } else { '?' };
         format!("{url}{join}token={}", tokens.issue(&path, expire, prefix))
     }

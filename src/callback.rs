@@ -168,6 +168,13 @@ impl<'a> Claim<'a> {
     }
 }
 
+/// Path and query that OSS asks for at a callback URL: of `http://HOST` and `http://HOST?QUERY`, `/`.
+pub fn target(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let target = rest.find(['/', '?']).and_then(|at| rest.get(at..)).unwrap_or_default();
+    if target.starts_with('/') { target.to_owned() } else { format!("/{target}") }
+}
+
 /// Percent-decoded path, `?` and raw query if there is one, `\n`, raw body. Decoded once: `%2541`
 /// is `%41`. What OSS does with `+` and `%2F` in a path is not documented; here, as RFC 3986 has
 /// it for paths, `+` stays and `%2F` becomes `/`. A broken escape has no meaning: none.

@@ -9,7 +9,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::Value;
 
 use crate::app::App;
-use crate::callback::PublicKey;
+use crate::callback::{PublicKey, target};
 use crate::config::{Config, ConfigError, KeySource};
 use crate::credentials::{Credentials, Source};
 use crate::http::Request;
@@ -71,7 +71,7 @@ fn try_folder(folder: &Path) -> io::Result<String> {
 /// As the server will fetch it.
 fn public_key(source: &KeySource) -> Option<Found> {
     let KeySource::Origin(origin) = source else { return None };
-    let url = format!("{origin}/callback_pub_key_v1.pem");
+    let url = keys::address(origin, 1);
     Some(keys::fetch(&url).and_then(|pem| match PublicKey::from_pem(&pem) {
         Some(_) => Ok(format!("fetched from {url}")),
         None => Err(format!("{url} is not one")),
@@ -110,12 +110,9 @@ fn called_back(app: &mut App, parameter: &str, now: u64) -> Found {
     let parameter = BASE64.decode(parameter).unwrap_or_default();
     let parameter: Value = serde_json::from_slice(&parameter).unwrap_or_default();
     let url = text(&parameter, "callbackUrl").split(';').next().unwrap_or_default();
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let target = rest.find(['/', '?']).and_then(|at| rest.get(at..)).unwrap_or("/");
-    let target = if target.starts_with('?') { &format!("/{target}") } else { target };
-    let key_url = BASE64.encode(format!("{}/callback_pub_key_v1.pem", keys::ORIGIN));
+    let key_url = BASE64.encode(keys::address(keys::ORIGIN, 1));
     let headers = [("authorization", "AAAA".to_owned()), ("x-oss-pub-key-url", key_url)];
-    let answer = ask(app, "POST", target, &headers, now)?;
+    let answer = ask(app, "POST", &target(url), &headers, now)?;
     match text(&answer, "reason") {
         reason if reason == Reject::BAD_AUTHORIZATION.1 => {
             Ok("one for this policy gets as far as OSS's signature".to_owned())

@@ -58,8 +58,9 @@ impl Keys {
         fetch: fn(&str) -> Result<String, String>,
     ) -> Option<String> {
         let due = now.abs_diff(self.last_refresh) >= REFRESH_SECONDS;
-        if let Some(url) = self.url(1).filter(|_| due && !self.errand.is_under_way()) {
+        if let Some(origin) = self.origin.as_ref().filter(|_| due && !self.errand.is_under_way()) {
             self.last_refresh = now;
+            let url = address(origin, 1);
             self.errand.begin(move || fetch(&url));
         }
         let pem = self.errand.end(wait)?;
@@ -84,16 +85,11 @@ impl Keys {
                 return Err(Reject::KEY_UNAVAILABLE);
             }
             self.last_fetch = now;
-            let pem = fetch(&self.url(wanted).unwrap_or_default());
+            let pem = fetch(&address(self.origin.as_deref().unwrap_or_default(), wanted));
             self.take(wanted, pem).map_err(|_| Reject::KEY_UNAVAILABLE)?;
         }
         let key = self.keys.iter().find(|(version, _)| *version == wanted);
         key.map(|(_, key)| key).ok_or(Reject::KEY_UNAVAILABLE)
-    }
-
-    fn url(&self, version: u32) -> Option<String> {
-        let origin = self.origin.as_ref()?;
-        Some(format!("{origin}/callback_pub_key_v{version}.pem"))
     }
 
     fn take(&mut self, version: u32, pem: Result<String, String>) -> Result<(), String> {
@@ -103,6 +99,11 @@ impl Keys {
         self.keys.push((version, key));
         Ok(())
     }
+}
+
+/// Where an origin has a key.
+pub fn address(origin: &str, version: u32) -> String {
+    format!("{origin}/callback_pub_key_v{version}.pem")
 }
 
 /// `http(s)://gosspublic.alicdn.com/callback_pub_key_v<digits>.pem` and nothing else.

@@ -96,15 +96,15 @@ impl Bucket {
         object: &str,
         now: u64,
     ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
-        let path = percent_encode(object, b"/");
+        let (path, date) = (percent_encode(object, b"/"), time::basic(now));
         let mut headers = vec![
             ("x-oss-content-sha256", "UNSIGNED-PAYLOAD".to_owned()),
-            ("x-oss-date", time::basic(now)),
+            ("x-oss-date", date.clone()),
         ];
         if let Some(token) = &credentials.security_token {
             headers.push(("x-oss-security-token", token.expose().to_owned()));
         }
-        let authorization = self.authorization(method, credentials, &path, &headers, now);
+        let authorization = self.authorization(method, credentials, &path, &headers, &date);
         let url = format!("{}/{path}", self.host);
         let mut request = ureq::http::Request::builder().method(method).uri(url);
         for (name, value) in &headers {
@@ -120,17 +120,16 @@ impl Bucket {
         credentials: &Credentials,
         path: &str,
         headers: &[(&str, String)],
-        now: u64,
+        date: &str,
     ) -> String {
-        let day = time::basic(now).get(..8).unwrap_or_default().to_owned();
+        let day = date.get(..8).unwrap_or_default();
         let scope = format!("{day}/{}/oss/aliyun_v4_request", self.region);
         let lines: String =
             headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
         let canonical = format!("{method}\n/{}/{path}\n\n{lines}\n\nUNSIGNED-PAYLOAD", self.name);
         let digest = hex(&Sha256::digest(canonical));
-        let date = time::basic(now);
         let text = format!("OSS4-HMAC-SHA256\n{date}\n{scope}\n{digest}");
-        let key = signing_key(credentials.access_key_secret.expose(), &day, &self.region);
+        let key = signing_key(credentials.access_key_secret.expose(), day, &self.region);
         let signature = hex(&hmac_sha256(&key, text.as_bytes()));
         let id = &credentials.access_key_id;
         format!("OSS4-HMAC-SHA256 Credential={id}/{scope},Signature={signature}")

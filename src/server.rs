@@ -48,15 +48,14 @@ pub fn run(listen: &Listen, app: App) -> io::Error {
     }
 }
 
-/// As std binds, but for the backlog: its 128 overflow when many connect at once, and who comes
-/// then waits a second for TCP to try again.
+/// As std binds, but for the backlog.
 fn bind(domain: Domain, address: &SockAddr) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::STREAM, None)?;
     if domain != Domain::UNIX {
         socket.set_reuse_address(true)?;
     }
     socket.bind(address)?;
-    socket.listen(4096)?;
+    socket.listen(service::BACKLOG)?;
     Ok(socket)
 }
 

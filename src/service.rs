@@ -23,6 +23,8 @@ use crate::{log, time};
 const HANDED_OVER: &str = "APPSERVER_SECRETS_ON_STDIN";
 /// The socket's name in the descriptor store.
 const NAME: &str = "FDNAME=listener";
+/// std's 128 overflow when many connect at once: who comes then waits for TCP to try again.
+pub const BACKLOG: i32 = 4096;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a process was started with can be read in `/proc/PID/environ` for as long as it runs. So
@@ -76,7 +78,7 @@ pub fn inherited(listen: &Listen) -> Option<Socket> {
             Listen::Unix(path) => address.as_pathname() == Some(path) && path.exists(),
         };
         // What does not listen is not ours, whatever its address.
-        same.then_some(socket).filter(|socket| socket.listen(4096).is_ok())
+        same.then_some(socket).filter(|socket| socket.listen(BACKLOG).is_ok())
     })
 }
 

@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 use std::io::{BufReader, ErrorKind, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -21,7 +20,7 @@ use support::hostile::{
     Random, connect, connect_from, connect_narrow, is_closed, limit_descriptors, limit_threads,
     loopback, mutate, read_to_close, reset, send_all,
 };
-use support::{Reply, Server, binary, read_reply};
+use support::{Folder, Reply, Server, binary, read_reply};
 
 /// How long another client may have to wait, whatever the attack.
 const SERVED_WITHIN: Duration = Duration::from_secs(1);
@@ -42,7 +41,8 @@ struct World {
     bucket: Standin,
     callback: Vec<u8>,
     slowest: Mutex<Duration>,
-    key_file: PathBuf,
+    /// Of the key file.
+    _folder: Folder,
 }
 
 fn world(vars: &[(&str, &str)]) -> World {
@@ -51,17 +51,15 @@ fn world(vars: &[(&str, &str)]) -> World {
 
 /// `command` ends up as the server once it has its address.
 fn world_of(mut command: Command, ip: &str, vars: &[(&str, &str)]) -> World {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
     let bucket = Standin::start(Options::default()).unwrap();
-    let number = NEXT.fetch_add(1, Relaxed);
-    let name = format!("appserver-hostile-{}-{number}.pem", std::process::id());
-    let key_file = std::env::temp_dir().join(name);
+    let folder = Folder::new();
+    let key_file = folder.path("key.pem");
     std::fs::write(&key_file, bucket.public_key_pem()).unwrap();
-    let pinned = [("CALLBACK_PUBLIC_KEY_FILE", key_file.to_str().unwrap())];
+    let pinned = [("CALLBACK_PUBLIC_KEY_FILE", &*key_file)];
     command.args([ip, "0"]);
     let server = Server::spawn(command, &[&pinned[..], vars].concat());
     let callback = bucket.callback_request("/callback", "x", CALLBACK_BODY, FORM);
-    World { server, bucket, callback, slowest: Mutex::default(), key_file }
+    World { server, bucket, callback, slowest: Mutex::default(), _folder: folder }
 }
 
 impl World {
@@ -117,12 +115,6 @@ impl World {
         assert!(peak < MAX_MEMORY_KB, "memory rose to {peak} kB");
         let test = thread::current().name().unwrap_or_default().to_owned();
         println!("{test}: {peak} kB, others waited {:?} at most", self.slowest.lock().unwrap());
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.key_file);
     }
 }
 

@@ -1,12 +1,11 @@
 //! The main job, end to end: a policy from the real binary, an upload to the stand-in bucket, the
 //! bucket's signed callback, the verified answer back in the uploader's hands.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use oss_standin::{Options, Standin};
 use serde_json::{Value, json};
-use support::{Reply, Server, post_form, request, upload};
+use support::{Folder, Reply, Server, post_form, request, upload};
 
 const V1: &str = "/";
 const V4: &str = "/get_post_signature_for_oss_upload";
@@ -15,23 +14,15 @@ const V4: &str = "/get_post_signature_for_oss_upload";
 struct World {
     bucket: Standin,
     server: Server,
-    key_file: PathBuf,
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.key_file);
-    }
+    /// Of the key file.
+    _folder: Folder,
 }
 
 fn world(token: Option<&str>, changes: &[(&str, &str)]) -> World {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static NEXT: AtomicU32 = AtomicU32::new(0);
     let options = Options { security_token: token.map(str::to_owned), ..Options::default() };
     let bucket = Standin::start(options.clone()).unwrap();
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("appserver-key-{}-{number}.pem", std::process::id());
-    let key_file = std::env::temp_dir().join(name);
+    let folder = Folder::new();
+    let key_file = folder.path("key.pem");
     std::fs::write(&key_file, bucket.public_key_pem()).unwrap();
     let url = bucket.url();
     let mut vars = vec![
@@ -41,12 +32,12 @@ fn world(token: Option<&str>, changes: &[(&str, &str)]) -> World {
         ("OSS_HOST", &url),
         ("OSS_BUCKET", &options.bucket),
         ("OSS_REGION", &options.region),
-        ("CALLBACK_PUBLIC_KEY_FILE", key_file.to_str().unwrap()),
+        ("CALLBACK_PUBLIC_KEY_FILE", &key_file),
         ("UPLOAD_DIR", "user/"),
     ];
     vars.extend(changes);
     let server = Server::start_called_back(&vars);
-    World { bucket, server, key_file }
+    World { bucket, server, _folder: folder }
 }
 
 impl World {
@@ -221,11 +212,9 @@ fn the_curl_line_of_readme_works() {
     let line = readme.split("```sh\n").find(|block| block.contains("| curl ")).unwrap();
     let line =
         line.split("\n```").next().unwrap().replace("http://127.0.0.1:8080", &world.server.url());
-    let folder = std::env::temp_dir().join(format!("appserver-curl-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("photo.jpg"), [0xff, 0xd8, 0, 1, 2]).unwrap();
-    let output = Command::new("sh").args(["-c", &line]).current_dir(&folder).output().unwrap();
-    std::fs::remove_dir_all(&folder).unwrap();
+    let folder = Folder::new();
+    std::fs::write(folder.0.join("photo.jpg"), [0xff, 0xd8, 0, 1, 2]).unwrap();
+    let output = Command::new("sh").args(["-c", &line]).current_dir(&folder.0).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), r#"{"Status":"OK"}"#, "{stderr}");
     assert_eq!(world.bucket.object("user/photo.jpg").unwrap().bytes[..], [0xff, 0xd8, 0, 1, 2]);

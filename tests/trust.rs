@@ -12,7 +12,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use oss_standin::{CallbackRecord, Options, STRANGER_KEY_PEM, Standin};
 use serde_json::{Value, json};
 use support::trust::{self, Connection, callback_token, now, ticket, ticket_of};
-use support::{Reply, Server, request, run, upload};
+use support::{Folder, Reply, Server, request, run, upload};
 
 const V1: &str = "/";
 const V4: &str = "/get_post_signature_for_oss_upload";
@@ -25,13 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct World {
     bucket: Standin,
     server: Server,
-    folder: PathBuf,
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
+    folder: Folder,
 }
 
 /// The environment of a server for this bucket, its record in `folder`.
@@ -62,12 +56,9 @@ fn world(changes: &[(&str, &str)]) -> World {
 }
 
 fn world_of(options: Options, changes: &[(&str, &str)]) -> World {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("appserver-trust-{}-{number}", std::process::id());
-    let folder = std::env::temp_dir().join(name);
+    let folder = Folder::new();
     let bucket = Standin::start(options.clone()).unwrap();
-    let vars = vars(&bucket, &options, &folder);
+    let vars = vars(&bucket, &options, &folder.0);
     let mut vars: Vec<(&str, &str)> = vars.iter().map(|(n, v)| (&**n, &**v)).collect();
     vars.extend(changes);
     let server = Server::start_called_back(&vars);
@@ -121,7 +112,7 @@ impl World {
 
     /// All lines of the record.
     fn record(&self) -> Vec<Value> {
-        record(&self.folder.join("record"))
+        record(&self.folder.0.join("record"))
     }
 
     /// All lines of the log, up to those of requests that are answered.
@@ -877,7 +868,7 @@ fn callbacks_outlive_a_restart_with_another_access_key() {
     let target_of_old = target(&world.policy("alice"));
     let body = "filename=user%2Falice%2Fa.txt&size=1&bucket=examplebucket&etag=x";
     let options = Options::default();
-    let vars = vars(&world.bucket, &options, &world.folder);
+    let vars = vars(&world.bucket, &options, &world.folder.0);
     let vars: Vec<(&str, &str)> = vars.iter().map(|(n, v)| (&**n, &**v)).collect();
     let rotated =
         [("OSS_ACCESS_KEY_ID", "next"), ("OSS_ACCESS_KEY_SECRET", "nextSecretNeverShown")];
@@ -1317,7 +1308,7 @@ fn identity_flows_from_the_ticket_to_the_record() {
         assert!(*between[0] <= *time && *time <= *between[1], "{time}");
         // The file is of that day, and has no other line.
         let name = format!("uploads-{}.jsonl", &time[..10]);
-        assert!(world.folder.join("record").join(name).is_file());
+        assert!(world.folder.0.join("record").join(name).is_file());
     }
 }
 

@@ -554,6 +554,16 @@ impl Shared {
         self.stopped.load(Ordering::SeqCst)
     }
 
+    /// Holds the calling thread as a fault of a credential host says; false: nothing is answered.
+    fn answers_in_time(&self, fault: &CredentialFault) -> bool {
+        match fault {
+            CredentialFault::Hang => self.hold(None),
+            CredentialFault::Delay(time) => self.hold(Some(*time)),
+            _ => {}
+        }
+        *fault != CredentialFault::Hang
+    }
+
     /// Holds the calling thread for a time, or until `release` or the end.
     fn hold(&self, limit: Option<Duration>) {
         let mut state = self.state();

@@ -22,13 +22,8 @@ pub fn connection(shared: &Shared, stream: &TcpStream) -> io::Result<()> {
     while let Some(head) = http::read_head(stream)? {
         shared.record(|state| state.credential_requests += 1);
         let fault = shared.faults().metadata.clone();
-        match fault {
-            CredentialFault::Hang => {
-                shared.hold(None);
-                return Ok(());
-            }
-            CredentialFault::Delay(time) => shared.hold(Some(time)),
-            _ => {}
+        if !shared.answers_in_time(&fault) {
+            return Ok(());
         }
         Body::new(stream, head.content_length().unwrap_or(None).unwrap_or(0)).drain()?;
         let reply = answer(shared, &fault, &head).unwrap_or_else(|(status, why)| {

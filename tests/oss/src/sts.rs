@@ -52,13 +52,8 @@ pub fn connection(shared: &Shared, stream: &TcpStream) -> io::Result<()> {
     while let Some(head) = http::read_head(stream)? {
         shared.record(|state| state.credential_requests += 1);
         let fault = shared.faults().sts.clone();
-        match fault {
-            CredentialFault::Hang => {
-                shared.hold(None);
-                return Ok(());
-            }
-            CredentialFault::Delay(time) => shared.hold(Some(time)),
-            _ => {}
+        if !shared.answers_in_time(&fault) {
+            return Ok(());
         }
         http::invite_body(stream, &head)?;
         // Without a length nobody knows where the next request begins.
