@@ -168,7 +168,7 @@ impl<'a> Claim<'a> {
     }
 }
 
-/// Path and query that OSS asks for at a callback URL: `/` of `http://HOST`, `/?Q` of `http://HOST?Q`.
+/// Path and query that OSS asks for at a callback URL; at `http://HOST?QUERY` it is `/?QUERY`.
 pub fn target(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let target = rest.find(['/', '?']).and_then(|at| rest.get(at..)).unwrap_or_default();
