@@ -4,7 +4,6 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -115,18 +114,9 @@ impl World {
         record(&self.folder.0.join("record"))
     }
 
-    /// All lines of the log, up to those of requests that are answered.
-    fn log(&self) -> Vec<String> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let mark = format!("/mark{}-", NEXT.fetch_add(1, Ordering::Relaxed));
-        self.get(&mark, &[]);
-        self.server.wait_log(&mark);
-        self.server.log()
-    }
-
     /// The line of the POST that was answered last.
     fn last_post(&self) -> String {
-        self.log().into_iter().rfind(|line| line.contains(" POST ")).unwrap()
+        self.server.log().into_iter().rfind(|line| line.contains(" POST ")).unwrap()
     }
 
     /// The callback that the bucket made last.

@@ -3,6 +3,7 @@
 mod folder;
 pub mod hostile;
 mod http;
+mod log;
 pub mod proxy;
 mod server;
 pub mod systemd;

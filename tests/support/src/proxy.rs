@@ -1,13 +1,12 @@
 //! Real proxies in front of the server: Debian's nginx, Caddy and Apache, with what README says of
 //! them. A missing one fails the test that needs it, in words that say what to install.
 
-use std::collections::VecDeque;
-use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
+
+use crate::log::Log;
 
 const README: &str = include_str!("../../../README.md");
 /// The name in README's examples.
@@ -49,7 +48,7 @@ pub struct Proxy {
     child: Child,
     /// Those that its configuration was given.
     pub ports: Vec<u16>,
-    log: Arc<Mutex<VecDeque<String>>>,
+    log: Log,
 }
 
 impl Proxy {
@@ -141,29 +140,12 @@ impl Proxy {
                      tests/run as root, or: apt-get install {package}"
                 )
             });
-            let stderr = child.stderr.take().expect("piped");
-            let log: Arc<Mutex<VecDeque<String>>> = Arc::default();
-            let (told, is_ready) = mpsc::channel();
-            let (sink, ready) = (log.clone(), ready.to_owned());
-            std::thread::spawn(move || {
-                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                    let serves = line.contains(&ready);
-                    let mut log = sink.lock().unwrap_or_else(PoisonError::into_inner);
-                    log.push_back(line);
-                    if log.len() > LAST_LINES {
-                        log.pop_front();
-                    }
-                    drop(log);
-                    if serves {
-                        let _ = told.send(());
-                    }
-                }
-            });
+            let log = Log::read(child.stderr.take().expect("piped"));
             let proxy = Proxy { child, ports, log };
-            if is_ready.recv_timeout(PATIENCE).is_ok() {
+            if proxy.log.wait(ready, PATIENCE).is_some() {
                 return proxy;
             }
-            let log = proxy.last_lines();
+            let log = proxy.log.last(LAST_LINES);
             let taken = log.iter().any(|line| line.to_lowercase().contains("address already in"));
             assert!(taken, "{program} does not serve: {log:#?}");
         }
@@ -172,16 +154,12 @@ impl Proxy {
     pub fn address(&self, index: usize) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.ports[index]))
     }
-
-    fn last_lines(&self) -> VecDeque<String> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("the end of the proxy's log: {:#?}", self.last_lines());
+            eprintln!("the end of the proxy's log: {:#?}", self.log.last(LAST_LINES));
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -1,18 +1,15 @@
 //! The real binary, on a port that the system chose, with its log at hand.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::log::Log;
 
 /// Far longer than anything waited for takes, so that a loaded machine fails no test.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A benchmark's log would fill the memory.
-const MAX_LINES: usize = 100_000;
 
 /// The binary under test: cargo puts it beside the folder of the test that runs.
 pub fn binary() -> PathBuf {
@@ -25,7 +22,7 @@ pub fn binary() -> PathBuf {
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
-    log: Arc<(Mutex<Vec<String>>, Condvar)>,
+    log: Log,
 }
 
 impl Server {
@@ -63,19 +60,7 @@ impl Server {
         command.env_clear().envs(environment(vars));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the server starts");
-        let log: Arc<(Mutex<Vec<String>>, Condvar)> = Arc::default();
-        let stderr = child.stderr.take().expect("piped");
-        let sink = log.clone();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let mut lines = sink.0.lock().unwrap_or_else(PoisonError::into_inner);
-                if lines.len() < MAX_LINES {
-                    lines.push(line);
-                }
-                drop(lines);
-                sink.1.notify_all();
-            }
-        });
+        let log = Log::read(child.stderr.take().expect("piped"));
         let mut server = Server { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), log };
         let line = server.wait_log("listen");
         if let Some((_, address)) = line.split_once("listening on http://") {
@@ -95,27 +80,15 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// All lines so far.
+    /// All lines so far, those of every answered request among them.
     pub fn log(&self) -> Vec<String> {
-        self.log.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.log.lines()
     }
 
     /// The first line that contains `text`, as soon as there is one.
     pub fn wait_log(&self, text: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        let mut lines = self.log.0.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(line) = lines.iter().find(|line| line.contains(text)) {
-                return line.clone();
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                let lines = lines.clone(); // and the lock is free again when this panics
-                panic!("no log line with {text:?} in {lines:#?}");
-            }
-            let waited = self.log.1.wait_timeout(lines, left);
-            lines = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let line = self.log.wait(text, PATIENCE);
+        line.unwrap_or_else(|| panic!("no log line with {text:?} in {:#?}", self.log()))
     }
 
     /// True as long as the process that was started is the one that runs.
@@ -141,8 +114,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         if std::thread::panicking() {
             std::thread::sleep(Duration::from_millis(200));
-            let (running, log) = (self.is_running(), self.log());
-            let last = log.get(log.len().saturating_sub(50)..);
+            let (running, last) = (self.is_running(), self.log.last(50));
             eprintln!("the server ran: {running}; the end of its log: {last:#?}");
         }
         self.kill();

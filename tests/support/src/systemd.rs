@@ -2,7 +2,7 @@
 //! (sd_notify(3)), and a start that hands such a descriptor on (sd_listen_fds(3)).
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, IoSliceMut};
+use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -22,11 +22,10 @@ use rustix::process::{Pid, PidfdFlags, kill_process, pidfd_open};
 pub use rustix::process::Signal;
 
 use crate::binary;
+use crate::log::Log;
 
 /// Far longer than anything waited for takes, so that a loaded machine fails no test.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// What is kept of a log.
-const MAX_LINES: usize = 10_000;
 
 /// Puts the descriptors where sd_listen_fds(3) says, with variables that only the process itself
 /// can have right. A shell, because `exec` keeps its process.
@@ -155,7 +154,7 @@ fn receive(socket: &UnixDatagram) -> Option<(String, Vec<OwnedFd>)> {
 pub struct Service {
     child: Child,
     unread: Option<ChildStderr>,
-    log: Arc<Mutex<Vec<String>>>,
+    log: Option<Log>,
 }
 
 impl Service {
@@ -193,20 +192,12 @@ impl Service {
         command.stdout(carriers.next().unwrap_or_else(Stdio::null));
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the server starts");
         let unread = child.stderr.take();
-        Service { child, unread, log: Arc::default() }
+        Service { child, unread, log: None }
     }
 
     /// Reads the log from now on.
     pub fn read_log(&mut self) {
-        let (Some(stderr), sink) = (self.unread.take(), self.log.clone()) else { return };
-        thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let mut lines = lock(&sink);
-                if lines.len() < MAX_LINES {
-                    lines.push(line);
-                }
-            }
-        });
+        self.log = self.unread.take().map(Log::read);
     }
 
     /// How much of the log waits to be read.
@@ -215,7 +206,7 @@ impl Service {
     }
 
     pub fn log(&self) -> Vec<String> {
-        lock(&self.log).clone()
+        self.log.as_ref().map(Log::lines).unwrap_or_default()
     }
 
     pub fn pid(&self) -> u32 {
@@ -256,8 +247,7 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         if thread::panicking() {
-            let (running, log) = (self.is_running(), self.log());
-            let last = log.get(log.len().saturating_sub(30)..);
+            let (running, last) = (self.is_running(), self.log.as_ref().map(|log| log.last(30)));
             eprintln!("the server ran: {running}; the end of its log: {last:#?}");
         }
         let _ = self.child.kill();
