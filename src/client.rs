@@ -1,12 +1,17 @@
-//! One client of the door: reads its requests, bounded in time and size, has each answered, and
-//! writes the answer. What it does here costs its own thread.
+//! One client of the door: reads its requests, bounded in time and size, and has each answered.
+//! What it does here costs its own thread. The loop writes its answers itself, as one more thread
+//! that wakes up is dear, but never waits: what a client does not take at once its thread writes.
 
 use std::io::{ErrorKind, IoSlice, Read, Write};
-use std::net::Shutdown;
-use std::sync::atomic::Ordering::Relaxed;
+use std::net::{IpAddr, Shutdown};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::door::{Connection, Door, NOT_WAITING, name};
+use socket2::Socket;
+
+use crate::door::{Door, OWN_BYTES, name};
+use crate::engine::{Answer, TIMEOUT, broken, lock};
 use crate::head;
 use crate::metrics::REFUSALS;
 use crate::reject::Reject;
@@ -17,8 +22,61 @@ use crate::{log, time};
 const MESSAGE_TIME: Duration = Duration::from_secs(10);
 /// Between requests.
 const IDLE_TIME: Duration = Duration::from_secs(15);
+/// How long after a request a thread looks whether the loop left something of the answer to it.
+const LOOK_TIME: Duration = Duration::from_millis(50);
 const LINGER_TIME: Duration = Duration::from_secs(1);
 const READ_BYTES: usize = 1536; // a callback, mostly
+
+/// `Connection::waiting_since` of one whose request is complete.
+pub const NOT_WAITING: u64 = u64::MAX;
+
+/// What others may know of a connection; the rest is its thread's own.
+pub struct Connection {
+    pub stream: Socket,
+    /// None on a Unix socket.
+    pub peer: Option<IpAddr>,
+    /// Milliseconds since the door opened, or `NOT_WAITING`.
+    pub waiting_since: AtomicU64,
+    /// Part of a request has come.
+    pub begun: AtomicBool,
+    /// Bytes taken from the shared account.
+    pub reserved: AtomicUsize,
+    due: Mutex<Due>,
+    paid: Condvar,
+}
+
+/// What the loop owes a client.
+enum Due {
+    Nothing,
+    Answer,
+    /// All but the first `sent` bytes of an answer.
+    Rest {
+        message: Arc<[u8]>,
+        sent: usize,
+        last: bool,
+    },
+    /// Its last answer was given, or it is gone.
+    Over,
+}
+
+impl Connection {
+    pub fn new(stream: Socket, peer: Option<IpAddr>, now: u64) -> Connection {
+        Connection {
+            stream,
+            peer,
+            waiting_since: AtomicU64::new(now),
+            begun: AtomicBool::new(false),
+            reserved: AtomicUsize::new(0),
+            due: Mutex::new(Due::Nothing),
+            paid: Condvar::new(),
+        }
+    }
+
+    /// From now on the loop owes it an answer.
+    pub fn owe(&self) {
+        *lock(&self.due) = Due::Answer;
+    }
+}
 
 /// Why a connection ends.
 enum End {
@@ -33,13 +91,14 @@ impl From<Reject> for End {
     }
 }
 
-pub fn serve(door: &Door, connection: &Connection) {
+pub fn serve(door: &Door, connection: &Arc<Connection>) {
     let stream = &connection.stream;
     let _ = stream.set_tcp_nodelay(true);
     let _ = stream.set_read_timeout(Some(IDLE_TIME));
     let _ = stream.set_write_timeout(Some(MESSAGE_TIME));
-    let (buffer, scanned, deadline, hurried) = (Vec::new(), 0, None, false);
-    let mut client = Client { door, connection, buffer, scanned, deadline, hurried };
+    let (buffer, scanned, deadline) = (Vec::new(), 0, None);
+    let (asked, timeout) = (false, IDLE_TIME);
+    let mut client = Client { door, connection, buffer, scanned, deadline, asked, timeout };
     let end = loop {
         match client.exchange() {
             Ok(true) => {}
@@ -47,11 +106,51 @@ pub fn serve(door: &Door, connection: &Connection) {
             Err(end) => break end,
         }
     };
+    let refused = match end {
+        End::Refused(reject) => client.settle().is_ok().then_some(reject),
+        End::Gone => None,
+    };
     drop(client); // and its buffer, before the client takes its time
-    if let End::Refused(reject) = end {
+    if let Some(reject) = refused {
         refuse(connection, reject);
         linger(connection);
     }
+}
+
+/// The loop's part: whatever the client does, this returns at once.
+pub fn deliver(door: &Door, Answer { connection, message, shared, close }: Answer) {
+    let mut due = lock(&connection.due);
+    if let Due::Over = *due {
+        return; // there is nobody to tell
+    }
+    let last = close || door.is_ending();
+    let parts = parts(&message, last);
+    let total: usize = parts.iter().map(|part| part.len()).sum();
+    let stream = &connection.stream;
+    let sent = match stream.send_vectored_with_flags(&parts, libc::MSG_DONTWAIT) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Some(0),
+        sent => sent.ok(),
+    };
+    *due = match sent {
+        Some(sent) if sent == total && !last => Due::Nothing,
+        Some(sent) if sent < total && (shared || total - sent <= OWN_BYTES) => {
+            Due::Rest { message, sent, last }
+        }
+        _ => {
+            let _ = stream.shutdown(Shutdown::Both); // ends its thread's read
+            Due::Over
+        }
+    };
+    connection.waiting_since.store(door.clock(), Relaxed);
+    connection.paid.notify_one();
+}
+
+/// The status line, what an answer lacks when it is the last, and the rest.
+fn parts(message: &[u8], last: bool) -> [IoSlice<'_>; 3] {
+    let line = message.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let (status, rest) = message.split_at_checked(line).unwrap_or_default();
+    let close = if last { b"Connection: close\r\n".as_slice() } else { b"" };
+    [status, close, rest].map(IoSlice::new)
 }
 
 /// Lets the client read a refusal: were the connection closed with bytes unread, TCP would reset.
@@ -59,7 +158,7 @@ fn linger(connection: &Connection) {
     let mut stream = &connection.stream;
     let _ = stream.shutdown(Shutdown::Write);
     let _ = stream.set_read_timeout(Some(LINGER_TIME));
-    let (until, mut sink) = (Instant::now() + LINGER_TIME, [0; READ_BYTES]);
+    let (until, mut sink) = (Instant::now() + LINGER_TIME, [0; 256]); // of each stack
     while matches!(stream.read(&mut sink), Ok(1..)) && Instant::now() < until {}
 }
 
@@ -80,25 +179,28 @@ pub fn refuse(connection: &Connection, Reject(status, reason): Reject) {
 /// One connection's requests, one after the other.
 struct Client<'a> {
     door: &'a Door,
-    connection: &'a Connection,
+    connection: &'a Arc<Connection>,
     /// What has come and is not yet answered.
     buffer: Vec<u8>,
     /// How much of `buffer` has passed `head::end`.
     scanned: usize,
     /// When the message under way must be complete; none while nothing of it has come.
     deadline: Option<Instant>,
-    /// The read timeout is that of a message, not that between messages.
-    hurried: bool,
+    /// The loop owes it an answer, or has paid unseen.
+    asked: bool,
+    /// Of reads.
+    timeout: Duration,
 }
 
 impl Drop for Client<'_> {
     fn drop(&mut self) {
+        *lock(&self.connection.due) = Due::Over; // the loop leaves nothing from now on
         self.door.release(self.connection);
     }
 }
 
 impl Client<'_> {
-    /// Reads a request, has it answered, writes the answer; false if that was the last.
+    /// Reads a request and has it answered; false if that was the last.
     fn exchange(&mut self) -> Result<bool, End> {
         if !self.buffer.is_empty() {
             self.deadline = Some(Instant::now() + MESSAGE_TIME); // pipelined
@@ -109,6 +211,7 @@ impl Client<'_> {
                 None => self.fill()?,
             }
         };
+        self.settle()?;
         let head = self.buffer.get(..head_bytes).unwrap_or_default();
         let mut head = head::canonical(head, self.door.limits)?;
         let total = head_bytes + head.length;
@@ -123,37 +226,63 @@ impl Client<'_> {
             return Err(End::Gone); // evicted
         }
         let body = self.buffer.get(head_bytes..total).unwrap_or_default();
-        let answer = self.door.answer(&head, self.connection, body)?;
-        self.connection.waiting_since.store(self.door.clock(), Relaxed);
-        // The status line, and the rest: what an answer lacks when it is the last is put between.
-        let line = answer.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let (status, rest) = answer.split_at_checked(line).unwrap_or_default();
-        let last = head.close || self.door.is_ending();
-        let close = if last { b"Connection: close\r\n".as_slice() } else { b"" };
-        self.write(&mut [status, close, rest].map(IoSlice::new))?;
-
+        let close = head.close;
+        self.asked = true;
+        if let Some(answer) = self.door.answer(head, self.connection, body)? {
+            self.asked = false;
+            self.connection.waiting_since.store(self.door.clock(), Relaxed);
+            let last = close || self.door.is_ending();
+            self.write(&mut parts(&answer, last))?;
+            if last {
+                return Ok(false);
+            }
+        }
         self.buffer.drain(..total);
         self.buffer.shrink_to_fit(); // an idle connection holds none
         self.door.release(self.connection);
         self.scanned = 0;
         self.deadline = None;
         self.connection.begun.store(!self.buffer.is_empty(), Relaxed);
-        if std::mem::take(&mut self.hurried) {
-            let _ = self.connection.stream.set_read_timeout(Some(IDLE_TIME));
+        Ok(true)
+    }
+
+    /// Waits for the answer that the loop owes, if any, and writes what it left.
+    fn settle(&mut self) -> Result<(), End> {
+        if !std::mem::take(&mut self.asked) {
+            return Ok(());
         }
-        Ok(!last)
+        let (due, paid) = (lock(&self.connection.due), &self.connection.paid);
+        let waited = paid.wait_timeout_while(due, TIMEOUT, |due| matches!(due, Due::Answer));
+        let mut due = waited.unwrap_or_else(PoisonError::into_inner).0;
+        match std::mem::replace(&mut *due, Due::Nothing) {
+            Due::Nothing => Ok(()),
+            Due::Answer => broken("no answer"),
+            Due::Rest { message, sent, last } => {
+                drop(due);
+                let mut parts = parts(&message, last);
+                let mut parts = parts.as_mut_slice();
+                IoSlice::advance_slices(&mut parts, sent);
+                self.write(parts)?;
+                if last { Err(End::Gone) } else { Ok(()) }
+            }
+            Due::Over => Err(End::Gone),
+        }
     }
 
     /// Reads what has come, within the deadline.
     fn fill(&mut self) -> Result<(), End> {
-        if let Some(deadline) = self.deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Reject::TOO_SLOW.into());
-            }
-            let left = Some(left.max(Duration::from_millis(1))); // less would be read as for ever
-            let _ = self.connection.stream.set_read_timeout(left);
-            self.hurried = true;
+        let timeout = match self.deadline {
+            Some(deadline) => deadline.saturating_duration_since(Instant::now()),
+            None if self.asked => LOOK_TIME,
+            None => IDLE_TIME,
+        };
+        if timeout.is_zero() {
+            return Err(Reject::TOO_SLOW.into());
+        }
+        if timeout != self.timeout {
+            self.timeout = timeout;
+            let timeout = timeout.max(Duration::from_millis(1)); // less would be read as for ever
+            let _ = self.connection.stream.set_read_timeout(Some(timeout));
         }
         let held = self.buffer.len();
         self.door.reserve(self.connection, held + READ_BYTES)?;
@@ -171,7 +300,11 @@ impl Client<'_> {
             Err(error) if error.kind() == ErrorKind::WouldBlock && self.deadline.is_some() => {
                 return Err(Reject::TOO_SLOW.into());
             }
-            _ => return Err(End::Gone),
+            Err(error) if error.kind() == ErrorKind::WouldBlock && self.asked => self.settle()?,
+            _ => {
+                self.settle()?; // it may have asked, and only listen now
+                return Err(End::Gone);
+            }
         }
         Ok(())
     }

@@ -4,15 +4,15 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv6Addr, Shutdown};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
-use crate::client::{refuse, serve};
-use crate::engine::{Engine, lock};
+use crate::client::{Connection, NOT_WAITING, deliver, refuse, serve};
+use crate::engine::{Engine, broken, lock};
 use crate::head::{Head, Limits};
 use crate::metrics::{CONNECTIONS, EVICTIONS, REPEATED};
 use crate::reject::Reject;
@@ -21,13 +21,10 @@ use crate::{log, time};
 const STACK_BYTES: usize = 64 * 1024;
 /// What a connection may buffer on its own account, and what all may buffer beyond it together:
 /// so many slow senders of long bodies cannot make the process grow.
-const OWN_BYTES: usize = 4 * 1024;
+pub const OWN_BYTES: usize = 4 * 1024;
 const SHARED_BYTES: usize = 384 * 1024;
 /// No connection gives way before it had this long to be served.
 const MIN_WAIT_MILLISECONDS: u64 = 5;
-/// `Connection::waiting_since` of one whose request is complete.
-pub const NOT_WAITING: u64 = u64::MAX;
-
 /// Told to end, all have this long to be served: OSS waits no longer for an answer.
 pub const DRAIN: Duration = Duration::from_secs(5);
 /// Of that, whose request has not come, or not wholly.
@@ -50,19 +47,6 @@ pub struct Door {
     /// Bytes buffered beyond `OWN_BYTES`.
     shared_bytes: AtomicUsize,
     opened: Instant,
-}
-
-/// What others may know of a connection; the rest is its thread's own.
-pub struct Connection {
-    pub stream: Socket,
-    /// None on a Unix socket.
-    pub peer: Option<IpAddr>,
-    /// Milliseconds since the door opened, or `NOT_WAITING`.
-    pub waiting_since: AtomicU64,
-    /// Part of a request has come.
-    pub begun: AtomicBool,
-    /// Bytes taken from the shared account.
-    reserved: AtomicUsize,
 }
 
 impl Door {
@@ -102,9 +86,7 @@ pub fn run(listener: &Socket, door: &Arc<Door>) {
                 continue;
             }
         };
-        let waiting_since = AtomicU64::new(door.clock());
-        let (begun, reserved) = (AtomicBool::new(false), AtomicUsize::new(0));
-        let connection = Arc::new(Connection { stream, peer, waiting_since, begun, reserved });
+        let connection = Arc::new(Connection::new(stream, peer, door.clock()));
         let neighbour = |other: &Connection| other.peer.map(source) == peer.map(source);
         let room = door.make_room(door.max, |_| true)
             && (is_local(peer) || door.make_room(door.max.div_ceil(4), neighbour));
@@ -230,29 +212,37 @@ impl Door {
         self.shared_bytes.fetch_sub(connection.reserved.swap(0, Relaxed), Relaxed);
     }
 
-    /// From this second's answers, or from the engine.
+    /// What the client is to write now: an answer of this second, or nothing if the loop will owe
+    /// it one.
     pub fn answer(
         &self,
-        head: &Head,
-        connection: &Connection,
+        head: Head,
+        connection: &Arc<Connection>,
         body: &[u8],
-    ) -> Result<Arc<[u8]>, Reject> {
+    ) -> Result<Option<Arc<[u8]>>, Reject> {
         // Who stands behind a proxy on this machine, the proxy says; others may say what they like.
         let peer = connection.peer;
         let peer = name(head.forwarded_for.filter(|_| is_local(peer)).or(peer));
         let engine = match &self.site {
             Site::Loop(engine) => engine,
-            Site::Page(page) => return Ok(page(head.method(), head.path()).into()),
+            Site::Page(page) => return Ok(Some(page(head.method(), head.path()).into())),
         };
         let now = time::now();
         let Some(answer) = engine.again(&head.canonical, now) else {
-            // Many who ask much and never read must not add up.
-            let admit = |bytes| self.reserve(connection, bytes);
-            return engine.ask(&head.canonical, &peer, body, admit);
+            return engine.ask(connection, head, &peer, body).map(|()| None);
         };
         REPEATED.add();
         log::line(now, &format!("{peer} {} {:?} 200 again", head.method(), head.path()));
-        Ok(answer)
+        Ok(Some(answer))
+    }
+
+    /// The loop's answer goes to whom it is for.
+    pub fn deliver(&self, number: u64, message: Vec<u8>, reusable: bool) {
+        let Site::Loop(engine) = &self.site else { return };
+        match engine.answer(number, message, reusable) {
+            Some(answer) => deliver(self, answer),
+            None => broken("an answer to what nobody asked"),
+        }
     }
 
     /// Waits for those that are served, and for those whose request may be on its way.

@@ -1,39 +1,60 @@
-//! The door's side of the engine: a fixed few connections to the loop's private socket, and this
-//! second's answers, which the same request gets again without asking.
+//! The way to the loop and back. Requests go, one behind the other, over the one connection that
+//! the loop's private socket ever has; each answer the loop gives to the client that it is for.
+//! This second's answers are kept: the same request gets the same again without asking.
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
+use crate::client::Connection;
+use crate::head::Head;
 use crate::reject::Reject;
 use crate::{log, time};
 
-/// As many requests as may share one sync of the upload log.
-const CONNECTIONS: usize = 16;
-/// How long a request waits for a free one.
+/// How long a request waits until fewer are in hand.
 const WAIT: Duration = Duration::from_secs(5);
 /// Longer than the loop's longest wait: an engine that takes longer is broken.
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 /// Distinct reusable answers that are kept.
 const MAX_ANSWERS: usize = 4;
-/// Most answers fit, so that one read has them whole.
-const ANSWER_BYTES: usize = 4096;
 
-/// Names the client to the loop; a field of this name from outside is never passed on.
-pub const PEER: &str = "x-appserver-peer";
-/// An answer opens with one of these, then its length (u32, big endian), then the HTTP message.
-/// (tiny_http's own error answers open with an `H`.)
-pub const ONCE: u8 = 0;
-/// The same request gets the same answer for as long as the clock shows this second.
-pub const REUSABLE: u8 = 1;
+/// Names client and request to the loop, as `PEER NUMBER`; a field of this name from outside is
+/// never passed on.
+pub const FROM: &str = "x-appserver-from";
 
 pub struct Engine {
-    idle: Mutex<Vec<UnixStream>>,
-    freed: Condvar,
+    stream: Mutex<UnixStream>,
+    max_in_hand: usize,
+    in_hand: Mutex<InHand>,
+    fewer: Condvar,
     answers: Mutex<Answers>,
+}
+
+/// Requests that are not answered.
+#[derive(Default)]
+struct InHand {
+    next: u64,
+    asked: BTreeMap<u64, Asked>,
+}
+
+/// Whose a request is.
+struct Asked {
+    connection: Arc<Connection>,
+    head: Head,
+    second: u64,
+}
+
+/// Whom an answer is for.
+pub struct Answer {
+    pub connection: Arc<Connection>,
+    pub message: Arc<[u8]>,
+    /// Others have it too.
+    pub shared: bool,
+    /// The client wants the connection closed after it.
+    pub close: bool,
 }
 
 /// What was answered in one second, by canonical request.
@@ -44,19 +65,22 @@ struct Answers {
 }
 
 impl Engine {
-    /// Opens the connections one by one, each answered before the next (tiny_http hands one that
-    /// comes too soon to a thread that is about to be taken), and unlinks the socket: from then on
-    /// nobody else can connect.
-    pub fn open(path: &Path) -> io::Result<Engine> {
-        let open = |_| {
-            let mut stream = UnixStream::connect(path)?;
-            stream.set_read_timeout(Some(TIMEOUT))?;
-            stream.set_write_timeout(Some(TIMEOUT))?;
-            ask(&mut stream, b"GET /healthz HTTP/1.1\r\n\r\n").map(|_| stream)
+    /// `stream` is connected to the loop, which has at most so many requests in hand.
+    pub fn new(stream: UnixStream, max_in_hand: usize) -> io::Result<Engine> {
+        stream.set_write_timeout(Some(TIMEOUT))?;
+        let mut ear = stream.try_clone()?;
+        let listen = move || {
+            let said = ear.read(&mut [0]); // tiny_http has nothing to say: the loop answers
+            broken(&format!("tiny_http answers by itself, or ends: {said:?}"));
         };
-        let idle = (0..CONNECTIONS).map(open).collect::<io::Result<Vec<_>>>()?;
-        std::fs::remove_file(path)?;
-        Ok(Engine { idle: Mutex::new(idle), freed: Condvar::new(), answers: Mutex::default() })
+        thread::Builder::new().spawn(listen)?;
+        Ok(Engine {
+            stream: Mutex::new(stream),
+            max_in_hand,
+            in_hand: Mutex::default(),
+            fewer: Condvar::new(),
+            answers: Mutex::default(),
+        })
     }
 
     /// The answer to a request for which `canonical` was already asked in this second, if any.
@@ -65,39 +89,51 @@ impl Engine {
         answers.by_request.get(canonical).filter(|_| answers.second == now).cloned()
     }
 
-    /// Asks the loop. `canonical` is a request line and header fields, each with its CRLF. An
-    /// answer of which nobody else will have a share must be admitted, with its length, before the
-    /// connection is free again: so few at a time are held that do not count yet.
+    /// Asks the loop, which will owe `connection` the answer.
     pub fn ask(
         &self,
-        canonical: &str,
+        connection: &Arc<Connection>,
+        head: Head,
         peer: &str,
         body: &[u8],
-        admit: impl FnOnce(usize) -> Result<(), Reject>,
-    ) -> Result<Arc<[u8]>, Reject> {
-        let rest = format!("{PEER}: {peer}\r\ncontent-length: {}\r\n\r\n", body.len());
-        let message = [canonical.as_bytes(), rest.as_bytes(), body].concat();
-        let now = time::now();
-        let idle = self.freed.wait_timeout_while(lock(&self.idle), WAIT, |idle| idle.is_empty());
-        let stream = idle.unwrap_or_else(PoisonError::into_inner).0.pop();
-        let mut stream = stream.ok_or(Reject::BUSY)?;
-        let (kind, answer) = ask(&mut stream, &message).unwrap_or_else(|error| {
-            // Nothing that the network sends can cause this. The unit starts us again.
-            log::line(now, &format!("the engine broke its contract: {error}"));
-            std::process::abort();
-        });
-        let answer: Arc<[u8]> = answer.into();
-        let reusable = kind == REUSABLE && body.is_empty();
-        let shared = reusable && self.remember(canonical, &answer, now);
-        let admitted = if shared { Ok(()) } else { admit(answer.len()) };
-        lock(&self.idle).push(stream);
-        self.freed.notify_one();
-        admitted.map(|()| answer)
+    ) -> Result<(), Reject> {
+        let many = |in_hand: &mut InHand| in_hand.asked.len() >= self.max_in_hand;
+        let waited = self.fewer.wait_timeout_while(lock(&self.in_hand), WAIT, many);
+        let (mut in_hand, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            return Err(Reject::BUSY);
+        }
+        connection.owe();
+        let number = in_hand.next;
+        in_hand.next += 1;
+        let mut message = Vec::with_capacity(head.canonical.len() + 100 + body.len());
+        message.extend_from_slice(head.canonical.as_bytes());
+        let _ =
+            write!(message, "{FROM}: {peer} {number}\r\ncontent-length: {}\r\n\r\n", body.len());
+        message.extend_from_slice(body);
+        let asked = Asked { connection: connection.clone(), head, second: time::now() };
+        in_hand.asked.insert(number, asked);
+        drop(in_hand);
+        if let Err(error) = lock(&self.stream).write_all(&message) {
+            broken(&error.to_string());
+        }
+        Ok(())
+    }
+
+    /// The loop's answer to a request in hand. A reusable one is good for every same request as
+    /// long as the clock shows this second.
+    pub fn answer(&self, number: u64, message: Vec<u8>, reusable: bool) -> Option<Answer> {
+        let Asked { connection, head, second } = lock(&self.in_hand).asked.remove(&number)?;
+        self.fewer.notify_one();
+        let (message, close): (Arc<[u8]>, bool) = (message.into(), head.close);
+        let reusable = reusable && head.length == 0;
+        let shared = reusable && self.remember(head.canonical, &message, second);
+        Some(Answer { connection, message, shared, close })
     }
 
     /// False if this second's answers are enough, or the answer is of a second that is over: were
     /// those in turn with this second's, each would put out the other and none would be shared.
-    fn remember(&self, canonical: &str, answer: &Arc<[u8]>, asked: u64) -> bool {
+    fn remember(&self, canonical: String, answer: &Arc<[u8]>, asked: u64) -> bool {
         let mut answers = lock(&self.answers);
         let second = time::now();
         if answers.second != second {
@@ -105,34 +141,16 @@ impl Engine {
         }
         let room = asked == second && answers.by_request.len() < MAX_ANSWERS;
         if room {
-            answers.by_request.insert(canonical.to_owned(), answer.clone());
+            answers.by_request.insert(canonical, answer.clone());
         }
         room
     }
 }
 
-/// One write, and mostly one read.
-fn ask(engine: &mut UnixStream, message: &[u8]) -> io::Result<(u8, Vec<u8>)> {
-    engine.write_all(message)?;
-    let mut answer = vec![0; ANSWER_BYTES];
-    let read = loop {
-        match engine.read(&mut answer) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            read => break read?,
-        }
-    };
-    answer.truncate(read);
-    let &[kind @ (ONCE | REUSABLE), a, b, c, d, ..] = answer.as_slice() else {
-        return Err(io::Error::other("not an answer of ours"));
-    };
-    let length = u32::from_be_bytes([a, b, c, d]) as usize;
-    answer.drain(..5);
-    let missing = length.checked_sub(answer.len()).ok_or(io::Error::other("answer too long"))?;
-    answer.reserve_exact(missing);
-    if engine.take(missing as u64).read_to_end(&mut answer)? < missing {
-        return Err(io::Error::other("answer cut off"));
-    }
-    Ok((kind, answer))
+/// Nothing that the network sends can cause this. The unit starts us again.
+pub fn broken(how: &str) -> ! {
+    log::line(time::now(), &format!("the engine broke its contract: {how}"));
+    std::process::abort();
 }
 
 /// A thread that panics ends the process (`panic = "abort"`), so no lock is ever poisoned.

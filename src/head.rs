@@ -8,6 +8,9 @@ use crate::reject::Reject;
 
 const MAX_HEAD_BYTES: usize = 8 * 1024;
 const MAX_FIELDS: usize = 64;
+/// What the door itself reads.
+const OWN_FIELDS: [&str; 6] =
+    ["host", "transfer-encoding", "content-length", "connection", "expect", "x-forwarded-for"];
 
 /// What the app behind it reads.
 #[derive(Clone, Copy)]
@@ -59,13 +62,16 @@ pub fn canonical(head: &[u8], limits: Limits) -> Result<Head, Reject> {
         return Err(Reject::MALFORMED);
     };
     let target = origin_form(target).ok_or(Reject::BAD_REQUEST_TARGET)?;
-    let mut canonical = format!("{method} {target} HTTP/1.1\r\n");
+    let mut canonical = String::with_capacity(head.len() + limits.fields.len());
+    canonical.extend([method, " ", target, " HTTP/1.1\r\n"]);
     let (mut hosts, mut length, mut passed_on) = (0, None, 0u64);
     let (mut close, mut expects, mut forwarded_for) = (minor == 0, false, None);
     for field in request.headers.iter() {
         let value = std::str::from_utf8(field.value).map_err(|_| Reject::MALFORMED)?;
-        let (name, value) = (field.name.to_ascii_lowercase(), value.trim_matches([' ', '\t']));
-        match name.as_str() {
+        let value = value.trim_matches([' ', '\t']);
+        let mut known = OWN_FIELDS.iter().chain(limits.fields);
+        match *known.find(|known| known.eq_ignore_ascii_case(field.name)).unwrap_or(&"") {
+            "" => {}
             "host" => hosts += 1,
             "transfer-encoding" => return Err(Reject::TRANSFER_CODING),
             "content-length" if length.is_some() => return Err(Reject::TWO_LENGTHS),

@@ -2,11 +2,13 @@
 //! names `tiny_http`. What waits is taken together, and each answer leaves whole, in one write.
 
 use std::fs::Permissions;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -14,10 +16,11 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tiny_http::{Server, StatusCode};
 
 use crate::app::App;
+use crate::client::Connection;
 use crate::config::Listen;
 use crate::door::{self, Door, Site};
 use crate::engine::{self, Engine};
-use crate::head::Limits;
+use crate::head::{self, Limits};
 use crate::http::{HEADERS, MAX_BODY_BYTES, Request, Response};
 use crate::{log, metrics, service, time};
 
@@ -25,6 +28,10 @@ use crate::{log, metrics, service, time};
 const IDLE: Duration = Duration::from_secs(2);
 /// How long the first requests wait for key and credentials. OSS waits 5 s for us.
 const START_WAIT: Duration = Duration::from_millis(500);
+/// Requests that the loop has not answered: they share one sync of the upload log.
+const MAX_IN_HAND: usize = 256;
+/// The same where each waits for the bucket, on a thread of its own.
+const MAX_LOOKS: usize = 16;
 const SEND_BUFFER_BYTES: usize = 32 * 1024;
 const RECEIVE_BUFFER_BYTES: usize = 16 * 1024;
 /// Prometheus, and whoever looks at it by hand.
@@ -76,9 +83,6 @@ pub fn run_on(listener: Socket, app: App) -> io::Result<io::Error> {
     // Connections inherit these: for one who never reads the kernel would hold 4 MB.
     listener.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     listener.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
-    let folder = private_folder()?;
-    let socket = folder.join("engine");
-    let server = UnixListener::bind(&socket)?;
     let address = listener.local_addr()?;
     let address = address
         .as_socket()
@@ -95,26 +99,43 @@ pub fn run_on(listener: Socket, app: App) -> io::Result<io::Error> {
             log::line(time::now(), &text); // uploads are worth more
         }
     }
+    let (server, stream) = open_engine()?;
+    // OSS waits 5 s, and a look into the bucket takes 2 s: so no more than one batch of them waits.
+    let in_hand = if app.config.confirm_host.is_some() { MAX_LOOKS } else { MAX_IN_HAND };
+    let door = Door::new(Site::Loop(Engine::new(stream, in_hand)?), limits, max_connections);
+    let ours = door.clone();
     thread::Builder::new().spawn(move || {
-        let served = serve_clients(&listener, &folder, limits, max_connections);
+        let served = serve_clients(&listener, &ours);
         if let Err(error) = &served {
             log::line(time::now(), &format!("cannot open the door: {error}"));
         }
         std::process::exit(served.is_err().into());
     })?;
-    Ok(run_engine(server, app))
+    Ok(run_engine(&server, app, &door))
+}
+
+/// tiny_http, and the only connection that it will ever have.
+fn open_engine() -> io::Result<(Server, UnixStream)> {
+    let folder = private_folder()?;
+    let socket = folder.join("engine");
+    let listener = UnixListener::bind(&socket)?;
+    let stream = UnixStream::connect(&socket)?;
+    std::fs::remove_file(&socket)?;
+    std::fs::remove_dir(folder)?;
+    let server = Server::from_listener(listener, None);
+    Ok((server.map_err(|error| io::Error::other(error.to_string()))?, stream))
 }
 
 /// Until we are told to end, and all who came before are served.
-fn serve_clients(
-    listener: &Socket,
-    folder: &Path,
-    limits: Limits,
-    max_connections: usize,
-) -> io::Result<()> {
-    let engine = Engine::open(&folder.join("engine"))?;
-    std::fs::remove_dir(folder)?;
-    let door = Door::new(Site::Loop(engine), limits, max_connections);
+fn serve_clients(listener: &Socket, door: &Arc<Door>) -> io::Result<()> {
+    // tiny_http accepts before anybody is let in: later there may be no descriptor left for it.
+    let (mut client, stream) = UnixStream::pair()?;
+    let connection = Arc::new(Connection::new(OwnedFd::from(stream).into(), None, 0));
+    let head = head::canonical(b"GET /healthz HTTP/1.0\r\n\r\n", door.limits);
+    let asked = head.and_then(|head| door.answer(head, &connection, &[]));
+    asked.map_err(|reject| io::Error::other(reject.1))?;
+    client.read_exact(&mut [0])?;
+
     let (ours, address) = (door.clone(), listener.local_addr()?);
     let signals = service::signals()?; // before anybody is let in
     thread::Builder::new().spawn(move || {
@@ -126,7 +147,7 @@ fn serve_clients(
         thread::sleep(door::DRAIN);
         std::process::exit(0);
     })?;
-    door::run(listener, &door);
+    door::run(listener, door);
     Ok(())
 }
 
@@ -161,11 +182,7 @@ fn private_folder() -> io::Result<PathBuf> {
     Ok(folder)
 }
 
-fn run_engine(listener: UnixListener, mut app: App) -> io::Error {
-    let server = match Server::from_listener(listener, None) {
-        Ok(server) => server,
-        Err(error) => return io::Error::other(error.to_string()),
-    };
+fn run_engine(server: &Server, mut app: App, door: &Door) -> io::Error {
     if let Some(notice) = app.notice() {
         log::line(time::now(), notice);
     }
@@ -175,12 +192,12 @@ fn run_engine(listener: UnixListener, mut app: App) -> io::Error {
     loop {
         match server.recv_timeout(IDLE) {
             Ok(Some(first)) => {
-                let mut batch = vec![first];
-                // At most one for each of the engine's connections.
+                let mut batch = vec![read(first)];
+                // No more than are in hand.
                 while let Ok(Some(next)) = server.try_recv() {
-                    batch.push(next);
+                    batch.push(read(next));
                 }
-                serve(batch, &mut app);
+                serve(batch, &mut app, door);
             }
             Ok(None) => {}
             Err(error) => return error,
@@ -190,45 +207,38 @@ fn run_engine(listener: UnixListener, mut app: App) -> io::Error {
 }
 
 /// Handles all, logs all, and only then answers: who has an answer can be sure of its record.
-fn serve(batch: Vec<tiny_http::Request>, app: &mut App) {
+fn serve(batch: Vec<(u64, Request)>, app: &mut App, door: &Door) {
     let now = time::now();
-    let (mut raws, mut requests) = (Vec::new(), Vec::new());
-    for mut raw in batch {
-        requests.push(read(&mut raw));
-        raws.push(raw);
-    }
+    let (numbers, requests): (Vec<u64>, Vec<Request>) = batch.into_iter().unzip();
     let responses = app.handle(&requests, now);
     let all = || requests.iter().zip(&responses);
     log::lines(
         &all().map(|(request, response)| app.log_line(request, response, now)).collect::<String>(),
     );
-    for (raw, (request, response)) in raws.into_iter().zip(all()) {
-        let message = message(response, request.method == "HEAD", now);
-        let kind = if response.reusable { engine::REUSABLE } else { engine::ONCE };
-        let length = (message.len() as u32).to_be_bytes();
-        let framed = [&[kind], &length[..], &message].concat();
-        let mut writer = raw.into_writer();
-        // If the door is gone, the process is about to be.
-        let _ = writer.write_all(&framed).and_then(|()| writer.flush());
+    for (number, (request, response)) in numbers.into_iter().zip(all()) {
+        door.deliver(number, message(response, request.method == "HEAD", now), response.reusable);
     }
 }
 
-/// The request in our own terms. The door has bounded it and sent it whole.
-fn read(raw: &mut tiny_http::Request) -> Request {
+/// The request in our own terms, and its number. The door has bounded it and sent it whole.
+fn read(mut raw: tiny_http::Request) -> (u64, Request) {
     let known = |header: &tiny_http::Header| {
         let name = HEADERS.iter().find(|name| header.field.equiv(name))?;
         Some((*name, header.value.as_str().to_owned()))
     };
-    let peer = raw.headers().iter().find(|header| header.field.equiv(engine::PEER));
+    let from = raw.headers().iter().find(|header| header.field.equiv(engine::FROM));
+    let from = from.and_then(|header| header.value.as_str().split_once(' '));
+    let number = from.and_then(|(_, number)| number.parse().ok());
     let mut request = Request {
         method: raw.method().to_string(),
         target: raw.url().to_owned(),
         headers: raw.headers().iter().filter_map(known).collect(),
         body: Vec::new(),
-        peer: peer.map_or("-", |header| header.value.as_str()).to_owned(),
+        peer: from.map_or("-", |(peer, _)| peer).to_owned(),
     };
     let _ = raw.as_reader().take(MAX_BODY_BYTES as u64).read_to_end(&mut request.body);
-    request
+    drop(raw.into_writer()); // the answer goes through the door, and the next may be read
+    (number.unwrap_or(u64::MAX), request)
 }
 
 /// The whole HTTP message.

@@ -456,6 +456,32 @@ fn slow_readers_of_what_others_just_had() {
     slow_readers_of(|client, _| format!("/upload.js?{}", client / 2));
 }
 
+/// What the loop could not write at once is not lost: a client may ask for much before it reads.
+#[test]
+fn who_reads_late_gets_every_answer() {
+    let world = world(&[]);
+    let kinds = [("GET /nothing", 404), ("PUT /nothing", 405)]; // never repeated by the door
+    let ask = |number: usize| format!("{} HTTP/1.1\r\nHost: x\r\n\r\n", kinds[number % 2].0);
+    let stream = world.while_others_are_served(|| {
+        let stream = connect_narrow(world.address()).unwrap();
+        assert!(send_all(&stream, (0..3000).map(ask).collect::<String>().as_bytes()));
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while unsent_bytes(world.address().port()) < 20_000 {
+            assert!(Instant::now() < deadline, "answers do not pile up");
+            thread::sleep(Duration::from_millis(10));
+        }
+        thread::sleep(Duration::from_millis(300)); // until there is no room for any more
+        stream
+    });
+    let mut reader = BufReader::new(&stream);
+    for number in 0..3000 {
+        let reply = read_reply(&mut reader, false).expect("an answer to each");
+        assert_eq!(reply.status, kinds[number % 2].1, "answer {number}");
+    }
+    drop(stream);
+    world.has_survived();
+}
+
 /// What the kernel holds of answers on this port that nobody has taken.
 fn unsent_bytes(port: u16) -> u64 {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
@@ -934,7 +960,7 @@ fn the_unix_socket_is_no_way_around() {
 fn forged_addresses() {
     let own = own_address();
     let world = world_of(Command::new(binary()), "0.0.0.0", &[]);
-    let forged = "x-appserver-peer: 9.9.9.9\r\nX-Appserver-Peer: 8.8.8.8\r\n";
+    let forged = "x-appserver-from: 9.9.9.9 0\r\nX-Appserver-From: 8.8.8.8 1\r\n";
     let forwarded = "X-Forwarded-For: 9.9.9.9, 7.7.7.7\r\n";
     let mut rows = vec![
         ("/a", world.address(), forged, "127.0.0.1".to_owned()),

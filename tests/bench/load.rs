@@ -1,4 +1,5 @@
-//! What a request costs: `tests/bench/run`, or `cargo bench --bench load [ROUNDS] [SECONDS]`. One
+//! What a request costs: `tests/bench/run`, or `cargo bench --bench load -- [ROUNDS] [SECONDS]
+//! [ROW]`, where ROW is a part of the rows' names, as in `callback, door, 32`. One
 //! thread drives many connections, each with one request on its way, against the server on TCP, on
 //! a Unix socket, and a bare tiny_http loop. Rounds of all rows in turn, so that noise hits all
 //! alike; their medians as Markdown.
@@ -37,9 +38,10 @@ fn main() {
     if let Ok(address) = std::env::var("BARE_LOOP") {
         bare_loop(&address);
     }
-    let mut numbers = std::env::args().filter_map(|word| word.parse().ok());
-    let rounds = numbers.next().unwrap_or(3).max(1);
-    let seconds = numbers.next().unwrap_or(2).max(1);
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let number = |at: usize| words.get(at).and_then(|word| word.parse().ok());
+    let (rounds, seconds) = (number(0).unwrap_or(3).max(1), number(1).unwrap_or(2).max(1));
+    let wanted = words.get(2).cloned().unwrap_or_default();
 
     // Sockets need a short path, the record a disk that syncs: the system's folder may be memory.
     let own = std::process::id();
@@ -111,6 +113,12 @@ fn main() {
             }
         }
     }
+    // The rows that are asked for, and what they are compared with.
+    let is_wanted = |row: &Row| format!("{}, {}", row.name(), row.connections).contains(&wanted);
+    let references: Vec<_> = rows.iter().filter(|row| is_wanted(row)).map(Row::reference).collect();
+    let is_reference =
+        |row: &Row| row.program.name == BARE && references.contains(&row.reference());
+    rows.retain(|row| is_wanted(row) || is_reference(row));
     for round in 1..=rounds {
         eprintln!("round {round} of {rounds}: {} rows of {seconds} s", rows.len());
         for row in &mut rows {
@@ -142,6 +150,18 @@ struct Row<'a> {
     samples: Vec<Sample>,
 }
 
+impl Row<'_> {
+    fn name(&self) -> String {
+        let place = self.program.name.split(',').next().unwrap_or_default();
+        format!("{}, {place}", self.what)
+    }
+
+    /// What rows have in common with the bare loop's that they are compared with.
+    fn reference(&self) -> (bool, usize) {
+        (self.message.starts_with(b"POST"), self.connections)
+    }
+}
+
 struct Sample {
     per_second: f64,
     /// Microseconds.
@@ -162,18 +182,15 @@ fn print_rows(rows: &[Row]) {
     for row in rows {
         let of = |value: fn(&Sample) -> f64| median(row.samples.iter().map(value));
         // Round by round, so that a slow minute slows both.
-        let bare = rows.iter().find(|other| {
-            other.program.name == BARE
-                && other.connections == row.connections
-                && other.message.starts_with(b"POST") == row.message.starts_with(b"POST")
-        });
+        let same =
+            |other: &&Row| other.program.name == BARE && other.reference() == row.reference();
+        let bare = rows.iter().find(same);
         let bare = bare.expect("a reference").samples.iter();
         let pairs = row.samples.iter().zip(bare);
         let ratio = median(pairs.map(|(row, bare)| row.per_second / bare.per_second));
-        let place = row.program.name.split(',').next().unwrap_or_default();
         println!(
-            "| {}, {place} | {} | {} | {} | {} | {:.0} | {:.0} | {:.1} | {ratio:.2} |",
-            row.what,
+            "| {} | {} | {} | {} | {} | {:.0} | {:.0} | {:.1} | {ratio:.2} |",
+            row.name(),
             row.connections,
             grouped(of(|sample| sample.per_second)),
             grouped(of(|sample| sample.p50)),

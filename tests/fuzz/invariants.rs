@@ -2,12 +2,15 @@
 //! the tests in `tests/head.rs`, with fewer bytes and any compiler.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::os::unix::net::UnixListener;
-use std::sync::LazyLock;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 
 use appserver::callback::{self, Claim, PublicKey};
+use appserver::client::Connection;
 use appserver::config::KeySource;
 use appserver::engine::{self, Engine};
 use appserver::head::{self, Head, Limits};
@@ -18,30 +21,51 @@ use oss_standin::{Options, Standin, callback_string_to_sign};
 const LIMITS: Limits = Limits { fields: &HEADERS, max_body_bytes: MAX_BODY_BYTES };
 const PEER: &str = "192.0.2.1";
 
-/// The real engine before a real tiny_http, which answers with what it read. Should tiny_http ever
-/// answer on its own account, the engine ends the process.
-static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
+/// The real engine before a real tiny_http, and a loop that answers with what it read. Should
+/// tiny_http ever answer on its own account, the engine ends the process.
+static ENGINE: LazyLock<Arc<Engine>> = LazyLock::new(|| {
     let name = format!("appserver-fuzz-{}", std::process::id());
     let path = std::env::temp_dir().join(name);
     let _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path).expect("a socket");
+    let stream = UnixStream::connect(&path).expect("a connection");
+    std::fs::remove_file(&path).expect("nobody else comes");
     let server = tiny_http::Server::from_listener(listener, None).expect("a server");
+    let engine = Arc::new(Engine::new(stream, 16).expect("an engine"));
+    let ours = engine.clone();
     thread::spawn(move || {
         while let Ok(mut request) = server.recv() {
             let mut text = format!("{} {}\n", request.method(), request.url());
+            let mut number = None;
             for header in request.headers() {
-                text += &format!("{}={}\n", header.field, header.value);
+                let mut value = header.value.as_str();
+                if header.field.equiv(engine::FROM) {
+                    let (peer, digits) = value.split_once(' ').expect("peer and number");
+                    (value, number) = (peer, digits.parse().ok());
+                }
+                text += &format!("{}={value}\n", header.field);
             }
             let mut message = text.into_bytes();
             request.as_reader().read_to_end(&mut message).expect("the body");
-            let opening = [&[engine::ONCE][..], &(message.len() as u32).to_be_bytes()].concat();
-            let mut writer = request.into_writer();
-            writer.write_all(&[opening, message].concat()).expect("the engine reads");
-            writer.flush().expect("the engine reads");
+            drop(request.into_writer());
+            let answer = ours.answer(number.expect("a number"), message, false).expect("in hand");
+            let mut stream = &answer.connection.stream;
+            stream.write_all(&answer.message).expect("the test reads");
+            stream.shutdown(Shutdown::Both).expect("the test reads");
         }
     });
-    Engine::open(&path).expect("an engine")
+    engine
 });
+
+/// What the loop above reads of a request.
+fn read_by_loop(head: Head, body: &[u8]) -> Vec<u8> {
+    let (mut ours, theirs) = UnixStream::pair().expect("a pair");
+    let connection = Arc::new(Connection::new(OwnedFd::from(theirs).into(), None, 0));
+    ENGINE.ask(&connection, head, PEER, body).expect("few are in hand");
+    let mut read = Vec::new();
+    ours.read_to_end(&mut read).expect("an answer");
+    read
+}
 
 /// Heads: what tiny_http reads is what the door meant, and the door meant what was sent.
 pub fn head(bytes: &[u8]) {
@@ -62,10 +86,10 @@ pub fn head(bytes: &[u8]) {
     // Any length that is let in has a body, whatever the bytes here have.
     let mut body = rest.to_vec();
     body.resize(door.length, b'x');
-    let read = ENGINE.ask(&door.canonical, PEER, &body, |_| Ok(())).expect("a free connection");
-    let end = format!("x-appserver-peer={PEER}\ncontent-length={}\n", body.len());
+    let read = read_by_loop(door, &body);
+    let end = format!("{}={PEER}\ncontent-length={}\n", engine::FROM, body.len());
     let meant = [expected.echo.as_bytes(), end.as_bytes(), &body].concat();
-    assert!(*read == *meant, "{:?} is read from {:?}", String::from_utf8_lossy(&read), door);
+    assert!(read == meant, "{:?} is read from {raw:?}", String::from_utf8_lossy(&read));
 }
 
 struct Expected {

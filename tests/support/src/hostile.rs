@@ -171,7 +171,7 @@ const TELLING: &[&[u8]] = &[
     b"Expect: 100-continue\r\n",
     b"Connection: close\r\n",
     b"Host: y\r\n",
-    b"x-appserver-peer: 9.9.9.9\r\n",
+    b"x-appserver-from: 9.9.9.9 0\r\n",
     b"authorization: x\r\n",
     b"Connection: upgrade\r\n",
     b"TE: chunked\r\n",
