@@ -284,15 +284,12 @@ impl Client<'_> {
             let timeout = timeout.max(Duration::from_millis(1)); // less would be read as for ever
             let _ = self.connection.stream.set_read_timeout(Some(timeout));
         }
-        let held = self.buffer.len();
-        self.door.reserve(self.connection, held + READ_BYTES)?;
-        self.buffer.reserve_exact(READ_BYTES);
-        self.buffer.resize(held + READ_BYTES, 0);
-        let room = self.buffer.get_mut(held..).unwrap_or_default();
-        let read = (&self.connection.stream).read(room);
-        self.buffer.truncate(held + *read.as_ref().unwrap_or(&0));
-        match read {
-            Ok(1..) => {
+        self.door.reserve(self.connection, self.buffer.len() + READ_BYTES)?;
+        let mut bytes = [0; READ_BYTES];
+        match (&self.connection.stream).read(&mut bytes) {
+            Ok(read @ 1..) => {
+                self.buffer.reserve_exact(read);
+                self.buffer.extend_from_slice(bytes.get(..read).unwrap_or_default());
                 self.deadline = self.deadline.or(Some(Instant::now() + MESSAGE_TIME));
                 self.connection.begun.store(true, Relaxed);
             }

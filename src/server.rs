@@ -3,6 +3,7 @@
 
 use std::fs::Permissions;
 use std::io::{self, ErrorKind, Read};
+use std::iter;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
@@ -28,8 +29,9 @@ use crate::{log, metrics, service, time};
 const IDLE: Duration = Duration::from_secs(2);
 /// How long the first requests wait for key and credentials. OSS waits 5 s for us.
 const START_WAIT: Duration = Duration::from_millis(500);
-/// Requests that the loop has not answered: they share one sync of the upload log.
+/// Requests that the loop has not answered, and how many of them share a sync of the upload log.
 const MAX_IN_HAND: usize = 256;
+const MAX_BATCH: usize = 64;
 /// The same where each waits for the bucket, on a thread of its own.
 const MAX_LOOKS: usize = 16;
 const SEND_BUFFER_BYTES: usize = 32 * 1024;
@@ -192,11 +194,8 @@ fn run_engine(server: &Server, mut app: App, door: &Door) -> io::Error {
     loop {
         match server.recv_timeout(IDLE) {
             Ok(Some(first)) => {
-                let mut batch = vec![read(first)];
-                // No more than are in hand.
-                while let Ok(Some(next)) = server.try_recv() {
-                    batch.push(read(next));
-                }
+                let more = iter::from_fn(|| server.try_recv().ok().flatten());
+                let batch = iter::once(first).chain(more).take(MAX_BATCH).map(read).collect();
                 serve(batch, &mut app, door);
             }
             Ok(None) => {}
