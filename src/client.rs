@@ -120,9 +120,6 @@ pub fn serve(door: &Door, connection: &Arc<Connection>) {
 /// The loop's part: whatever the client does, this returns at once.
 pub fn deliver(door: &Door, Answer { connection, message, shared, close }: Answer) {
     let mut due = lock(&connection.due);
-    if let Due::Over = *due {
-        return; // there is nobody to tell
-    }
     let last = close || door.is_ending();
     let parts = parts(&message, last);
     let total: usize = parts.iter().map(|part| part.len()).sum();
@@ -133,7 +130,7 @@ pub fn deliver(door: &Door, Answer { connection, message, shared, close }: Answe
     };
     *due = match sent {
         Some(sent) if sent == total && !last => Due::Nothing,
-        Some(sent) if sent < total && (shared || total - sent <= OWN_BYTES) => {
+        Some(sent) if sent < total && (shared || door.try_reserve(&connection, total)) => {
             Due::Rest { message, sent, last }
         }
         _ => {
@@ -194,7 +191,6 @@ struct Client<'a> {
 
 impl Drop for Client<'_> {
     fn drop(&mut self) {
-        *lock(&self.connection.due) = Due::Over; // the loop leaves nothing from now on
         self.door.release(self.connection);
     }
 }
@@ -229,7 +225,7 @@ impl Client<'_> {
         let close = head.close;
         self.asked = true;
         if let Some(answer) = self.door.answer(head, self.connection, body)? {
-            self.asked = false;
+            self.settle()?;
             self.connection.waiting_since.store(self.door.clock(), Relaxed);
             let last = close || self.door.is_ending();
             self.write(&mut parts(&answer, last))?;
@@ -239,7 +235,6 @@ impl Client<'_> {
         }
         self.buffer.drain(..total);
         self.buffer.shrink_to_fit(); // an idle connection holds none
-        self.door.release(self.connection);
         self.scanned = 0;
         self.deadline = None;
         self.connection.begun.store(!self.buffer.is_empty(), Relaxed);
@@ -254,30 +249,36 @@ impl Client<'_> {
         let (due, paid) = (lock(&self.connection.due), &self.connection.paid);
         let waited = paid.wait_timeout_while(due, TIMEOUT, |due| matches!(due, Due::Answer));
         let mut due = waited.unwrap_or_else(PoisonError::into_inner).0;
-        match std::mem::replace(&mut *due, Due::Nothing) {
+        let found = std::mem::replace(&mut *due, Due::Nothing);
+        drop(due);
+        let settled = match found {
             Due::Nothing => Ok(()),
             Due::Answer => broken("no answer"),
             Due::Rest { message, sent, last } => {
-                drop(due);
                 let mut parts = parts(&message, last);
                 let mut parts = parts.as_mut_slice();
                 IoSlice::advance_slices(&mut parts, sent);
-                self.write(parts)?;
-                if last { Err(End::Gone) } else { Ok(()) }
+                let written = self.write(parts);
+                if last { Err(End::Gone) } else { written }
             }
             Due::Over => Err(End::Gone),
-        }
+        };
+        self.door.release(self.connection);
+        settled
     }
 
     /// Reads what has come, within the deadline.
     fn fill(&mut self) -> Result<(), End> {
-        let timeout = match self.deadline {
-            Some(deadline) => deadline.saturating_duration_since(Instant::now()),
-            None if self.asked => LOOK_TIME,
-            None => IDLE_TIME,
-        };
+        if self.buffer.len() + READ_BYTES > OWN_BYTES {
+            self.settle()?; // who holds what is everybody's must be able to give way
+        }
+        let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+        let mut timeout = self.deadline.map_or(IDLE_TIME, left);
         if timeout.is_zero() {
             return Err(Reject::TOO_SLOW.into());
+        }
+        if self.asked {
+            timeout = timeout.min(LOOK_TIME);
         }
         if timeout != self.timeout {
             self.timeout = timeout;
@@ -294,10 +295,10 @@ impl Client<'_> {
                 self.connection.begun.store(true, Relaxed);
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock && self.asked => self.settle()?,
             Err(error) if error.kind() == ErrorKind::WouldBlock && self.deadline.is_some() => {
                 return Err(Reject::TOO_SLOW.into());
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock && self.asked => self.settle()?,
             _ => {
                 self.settle()?; // it may have asked, and only listen now
                 return Err(End::Gone);

@@ -193,9 +193,7 @@ impl Door {
     /// Makes sure that the connection may buffer `bytes`. What goes beyond its own is everybody's:
     /// when that is gone, whoever holds some of it and has waited longest gives way.
     pub fn reserve(&self, connection: &Connection, bytes: usize) -> Result<(), Reject> {
-        let more = bytes.saturating_sub(OWN_BYTES + connection.reserved.load(Relaxed));
-        while more > 0 && self.shared_bytes.fetch_add(more, Relaxed) + more > SHARED_BYTES {
-            self.shared_bytes.fetch_sub(more, Relaxed);
+        while !self.try_reserve(connection, bytes) {
             let holds = |other: &Connection| {
                 !std::ptr::eq(other, connection) && other.reserved.load(Relaxed) > 0
             };
@@ -203,8 +201,18 @@ impl Door {
                 return Err(Reject::BUSY);
             }
         }
-        connection.reserved.fetch_add(more, Relaxed);
         Ok(())
+    }
+
+    /// The same if nobody has to give way for it.
+    pub fn try_reserve(&self, connection: &Connection, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(OWN_BYTES + connection.reserved.load(Relaxed));
+        if more > 0 && self.shared_bytes.fetch_add(more, Relaxed) + more > SHARED_BYTES {
+            self.shared_bytes.fetch_sub(more, Relaxed);
+            return false;
+        }
+        connection.reserved.fetch_add(more, Relaxed);
+        true
     }
 
     /// Gives back what the connection reserved.

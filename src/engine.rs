@@ -3,10 +3,9 @@
 //! This second's answers are kept: the same request gets the same again without asking.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use crate::client::Connection;
@@ -68,12 +67,6 @@ impl Engine {
     /// `stream` is connected to the loop, which has at most so many requests in hand.
     pub fn new(stream: UnixStream, max_in_hand: usize) -> io::Result<Engine> {
         stream.set_write_timeout(Some(TIMEOUT))?;
-        let mut ear = stream.try_clone()?;
-        let listen = move || {
-            let said = ear.read(&mut [0]); // tiny_http has nothing to say: the loop answers
-            broken(&format!("tiny_http answers by itself, or ends: {said:?}"));
-        };
-        thread::Builder::new().spawn(listen)?;
         Ok(Engine {
             stream: Mutex::new(stream),
             max_in_hand,

@@ -474,11 +474,15 @@ fn who_reads_late_gets_every_answer() {
         stream
     });
     let mut reader = BufReader::new(&stream);
+    // Nor does it have to wait for a next request that has only begun.
+    assert!(send_all(&stream, &HEALTH[..9]));
     for number in 0..3000 {
         let reply = read_reply(&mut reader, false).expect("an answer to each");
         assert_eq!(reply.status, kinds[number % 2].1, "answer {number}");
     }
-    drop(stream);
+    assert!(send_all(&stream, &HEALTH[9..]));
+    assert_eq!(read_reply(&mut reader, false).expect("an answer").status, 200);
+    drop(reader);
     world.has_survived();
 }
 
@@ -529,7 +533,9 @@ fn slow_readers_of(target: impl Fn(usize, usize) -> String + Sync) {
                 let end = if number == last { "Connection: close\r\n" } else { "" };
                 format!("GET {} HTTP/1.1\r\nHost: x\r\n{end}\r\n", target(client, number))
             };
-            let all: String = (0..=last).map(ask).collect();
+            // In front of them, so that they break off in different places.
+            let small = "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n".repeat(client % 8);
+            let all = small + &(0..=last).map(ask).collect::<String>();
             stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
             send_all(stream, all.as_bytes());
         }
@@ -676,6 +682,37 @@ fn the_longest_waiting_gives_way_and_the_served_never() {
         assert!(reply.text().contains("public key cannot be had now"), "{reply:?}");
     }
     assert!(server.is_running());
+}
+
+/// What waits for the loop is bounded in bytes, not only in number: each is there three times. Who
+/// finds no room is sent away.
+#[test]
+fn long_heads_while_the_loop_is_held() {
+    let bucket = Standin::start(Options::default()).unwrap();
+    bucket.faults().key = KeyFault::Hang;
+    let mut server = Server::start(&[("CALLBACK_KEY_ORIGIN", &*bucket.key_origin())]);
+    server.wait_log("callback key v1: not fetched");
+    // Under an unknown key, which is fetched before anybody else has an answer.
+    bucket.faults().pub_key_url =
+        "https://gosspublic.alicdn.com/callback_pub_key_v2.pem".to_owned();
+    let callback = bucket.callback_request("/callback", "x", CALLBACK_BODY, FORM);
+    let held = connect(server.address).unwrap();
+    assert!(send_all(&held, &callback));
+    let ask = |number: usize| {
+        let stream = connect(server.address).unwrap();
+        let target = format!("/nothing?{number}{}", "a".repeat(8000));
+        assert!(send_all(&stream, format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()));
+        stream
+    };
+    let asked: Vec<TcpStream> = (0..500).map(ask).collect();
+    let status = |stream| Some(read_reply(&mut BufReader::new(stream), false)?.status);
+    assert_eq!(status(held), Some(503));
+    let statuses: Vec<u16> = asked.into_iter().filter_map(status).collect();
+    assert!(statuses.iter().all(|status| [404, 503].contains(status)), "{statuses:?}");
+    assert!(statuses.contains(&404), "nobody was served");
+    let peak = server.status("VmHWM");
+    println!("long_heads_while_the_loop_is_held: {peak} kB");
+    assert!(server.is_running() && peak < MAX_MEMORY_KB, "memory rose to {peak} kB");
 }
 
 /// One address cannot take all places, but for loopback, where proxies and tests live.

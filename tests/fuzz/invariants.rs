@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, LazyLock};
 use std::thread;
+use std::time::Duration;
 
 use appserver::callback::{self, Claim, PublicKey};
 use appserver::client::Connection;
@@ -22,7 +23,7 @@ const LIMITS: Limits = Limits { fields: &HEADERS, max_body_bytes: MAX_BODY_BYTES
 const PEER: &str = "192.0.2.1";
 
 /// The real engine before a real tiny_http, and a loop that answers with what it read. Should
-/// tiny_http ever answer on its own account, the engine ends the process.
+/// tiny_http ever answer on its own account, no answer comes.
 static ENGINE: LazyLock<Arc<Engine>> = LazyLock::new(|| {
     let name = format!("appserver-fuzz-{}", std::process::id());
     let path = std::env::temp_dir().join(name);
@@ -62,6 +63,7 @@ fn read_by_loop(head: Head, body: &[u8]) -> Vec<u8> {
     let (mut ours, theirs) = UnixStream::pair().expect("a pair");
     let connection = Arc::new(Connection::new(OwnedFd::from(theirs).into(), None, 0));
     ENGINE.ask(&connection, head, PEER, body).expect("few are in hand");
+    ours.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
     let mut read = Vec::new();
     ours.read_to_end(&mut read).expect("an answer");
     read
