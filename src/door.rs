@@ -24,7 +24,7 @@ const STACK_BYTES: usize = 64 * 1024;
 pub const OWN_BYTES: usize = 4 * 1024;
 const SHARED_BYTES: usize = 384 * 1024;
 /// No connection gives way before it had this long to be served.
-const MIN_WAIT_MILLISECONDS: u64 = 5;
+const MIN_WAIT_MILLISECONDS: u64 = 20;
 /// Told to end, all have this long to be served: OSS waits no longer for an answer.
 pub const DRAIN: Duration = Duration::from_secs(5);
 /// Of that, whose request has not come, or not wholly.
