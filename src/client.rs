@@ -55,7 +55,7 @@ enum Due {
         sent: usize,
         last: bool,
     },
-    /// Its last answer was given, or it is gone.
+    /// Its last answer was given, or could not be.
     Over,
 }
 
@@ -155,7 +155,7 @@ fn linger(connection: &Connection) {
     let mut stream = &connection.stream;
     let _ = stream.shutdown(Shutdown::Write);
     let _ = stream.set_read_timeout(Some(LINGER_TIME));
-    let (until, mut sink) = (Instant::now() + LINGER_TIME, [0; 256]); // of each stack
+    let (until, mut sink) = (Instant::now() + LINGER_TIME, [0; 256]); // on every stack
     while matches!(stream.read(&mut sink), Ok(1..)) && Instant::now() < until {}
 }
 
@@ -223,9 +223,10 @@ impl Client<'_> {
         }
         let body = self.buffer.get(head_bytes..total).unwrap_or_default();
         let close = head.close;
-        self.asked = true;
-        if let Some(answer) = self.door.answer(head, self.connection, body)? {
-            self.settle()?;
+        let answer = self.door.answer(head, self.connection, body)?;
+        self.asked = answer.is_none();
+        if let Some(answer) = answer {
+            self.door.release(self.connection);
             self.connection.waiting_since.store(self.door.clock(), Relaxed);
             let last = close || self.door.is_ending();
             self.write(&mut parts(&answer, last))?;

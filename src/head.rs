@@ -69,9 +69,8 @@ pub fn canonical(head: &[u8], limits: Limits) -> Result<Head, Reject> {
     for field in request.headers.iter() {
         let value = std::str::from_utf8(field.value).map_err(|_| Reject::MALFORMED)?;
         let value = value.trim_matches([' ', '\t']);
-        let mut known = OWN_FIELDS.iter().chain(limits.fields);
-        match *known.find(|known| known.eq_ignore_ascii_case(field.name)).unwrap_or(&"") {
-            "" => {}
+        let is = |name: &str| name.eq_ignore_ascii_case(field.name);
+        match OWN_FIELDS.into_iter().find(|name| is(name)).unwrap_or_default() {
             "host" => hosts += 1,
             "transfer-encoding" => return Err(Reject::TRANSFER_CODING),
             "content-length" if length.is_some() => return Err(Reject::TWO_LENGTHS),
@@ -82,8 +81,9 @@ pub fn canonical(head: &[u8], limits: Limits) -> Result<Head, Reject> {
             "x-forwarded-for" => {
                 forwarded_for = value.rsplit(',').next().and_then(|last| last.trim().parse().ok());
             }
-            name => {
-                if let Some(index) = limits.fields.iter().position(|field| *field == name) {
+            _ => {
+                let mut fields = limits.fields.iter().enumerate();
+                if let Some((index, name)) = fields.find(|(_, name)| is(name)) {
                     if passed_on & 1 << index != 0 {
                         return Err(Reject::TWICE);
                     }

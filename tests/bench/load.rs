@@ -1,8 +1,8 @@
 //! What a request costs: `tests/bench/run`, or `cargo bench --bench load -- [ROUNDS] [SECONDS]
-//! [ROW]`, where ROW is a part of the rows' names, as in `callback, door, 32`. One
-//! thread drives many connections, each with one request on its way, against the server on TCP, on
-//! a Unix socket, and a bare tiny_http loop. Rounds of all rows in turn, so that noise hits all
-//! alike; their medians as Markdown.
+//! [ROW]`, where ROW is a part of the rows' names, as in `callback, door, 32`. One thread drives
+//! many connections, each with one request on its way, against the server on TCP, on a Unix
+//! socket, and a bare tiny_http loop. Rounds of all rows in turn, so that noise hits all alike;
+//! their medians as Markdown.
 
 use std::fs;
 use std::io::{self, Read, Write};
