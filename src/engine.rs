@@ -1,22 +1,17 @@
 //! The way to the loop and back. Requests go, one behind the other, over the one connection that
-//! the loop's private socket ever has; each answer the loop gives to the client that it is for.
-//! This second's answers are kept: the same request gets the same again without asking.
+//! the loop's private socket ever has; its answers come in the same order. This second's answers
+//! are kept: the same request gets the same again without asking.
 
-use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use crate::client::Connection;
 use crate::head::Head;
-use crate::reject::Reject;
 use crate::{log, time};
 
-/// How long a request waits until fewer are in hand.
-const WAIT: Duration = Duration::from_secs(5);
-/// Longer than the loop's longest wait: an engine that takes longer is broken.
-pub const TIMEOUT: Duration = Duration::from_secs(30);
+/// What may wait to be written to the loop before the next request waits with its client.
+const OUTBOX_BYTES: usize = 32 * 1024;
 /// Distinct reusable answers that are kept.
 const MAX_ANSWERS: usize = 4;
 
@@ -24,36 +19,24 @@ const MAX_ANSWERS: usize = 4;
 /// never passed on.
 pub const FROM: &str = "x-appserver-from";
 
-pub struct Engine {
-    stream: Mutex<UnixStream>,
-    max_in_hand: usize,
-    in_hand: Mutex<InHand>,
-    fewer: Condvar,
-    answers: Mutex<Answers>,
-}
-
-/// Requests that are not answered.
-#[derive(Default)]
-struct InHand {
-    next: u64,
-    asked: BTreeMap<u64, Asked>,
-}
-
-/// Whose a request is.
-struct Asked {
-    connection: Arc<Connection>,
-    head: Head,
-    second: u64,
-}
-
-/// Whom an answer is for.
+/// The loop's answer to request `number`, whole.
 pub struct Answer {
-    pub connection: Arc<Connection>,
-    pub message: Arc<[u8]>,
-    /// Others have it too.
-    pub shared: bool,
-    /// The client wants the connection closed after it.
-    pub close: bool,
+    pub number: u64,
+    pub message: Vec<u8>,
+    /// Good for every same request as long as the clock shows the second it was asked in.
+    pub reusable: bool,
+}
+
+pub struct Engine {
+    /// Does not block.
+    pub stream: UnixStream,
+    max_in_hand: usize,
+    /// Whose requests are not answered, oldest first, and the first one's number.
+    in_hand: VecDeque<usize>,
+    first: u64,
+    /// What the stream has not taken.
+    outbox: Vec<u8>,
+    answers: Answers,
 }
 
 /// What was answered in one second, by canonical request.
@@ -66,77 +49,64 @@ struct Answers {
 impl Engine {
     /// `stream` is connected to the loop, which has at most so many requests in hand.
     pub fn new(stream: UnixStream, max_in_hand: usize) -> io::Result<Engine> {
-        stream.set_write_timeout(Some(TIMEOUT))?;
-        Ok(Engine {
-            stream: Mutex::new(stream),
-            max_in_hand,
-            in_hand: Mutex::default(),
-            fewer: Condvar::new(),
-            answers: Mutex::default(),
-        })
+        stream.set_nonblocking(true)?;
+        let (in_hand, outbox, answers) = (VecDeque::new(), Vec::new(), Answers::default());
+        Ok(Engine { stream, max_in_hand, in_hand, first: 0, outbox, answers })
     }
 
     /// The answer to a request for which `canonical` was already asked in this second, if any.
-    pub fn again(&self, canonical: &str, now: u64) -> Option<Arc<[u8]>> {
-        let answers = lock(&self.answers);
-        answers.by_request.get(canonical).filter(|_| answers.second == now).cloned()
+    pub fn again(&self, canonical: &str, second: u64) -> Option<Arc<[u8]>> {
+        let answers = &self.answers;
+        answers.by_request.get(canonical).filter(|_| answers.second == second).cloned()
     }
 
-    /// Asks the loop, which will owe `connection` the answer.
-    pub fn ask(
-        &self,
-        connection: &Arc<Connection>,
-        head: Head,
-        peer: &str,
-        body: &[u8],
-    ) -> Result<(), Reject> {
-        let many = |in_hand: &mut InHand| in_hand.asked.len() >= self.max_in_hand;
-        let waited = self.fewer.wait_timeout_while(lock(&self.in_hand), WAIT, many);
-        let (mut in_hand, waited) = waited.unwrap_or_else(PoisonError::into_inner);
-        if waited.timed_out() {
-            return Err(Reject::BUSY);
+    /// Keeps an answer to a request of `asked`, unless this second's are enough, or that second is
+    /// over: were those in turn with this second's, each would put out the other.
+    pub fn remember(&mut self, canonical: String, answer: &Arc<[u8]>, asked: u64, second: u64) {
+        if self.answers.second != second {
+            self.answers = Answers { second, by_request: BTreeMap::new() };
         }
-        connection.owe();
-        let number = in_hand.next;
-        in_hand.next += 1;
-        let mut message = Vec::with_capacity(head.canonical.len() + 100 + body.len());
-        message.extend_from_slice(head.canonical.as_bytes());
-        let _ =
-            write!(message, "{FROM}: {peer} {number}\r\ncontent-length: {}\r\n\r\n", body.len());
-        message.extend_from_slice(body);
-        let asked = Asked { connection: connection.clone(), head, second: time::now() };
-        in_hand.asked.insert(number, asked);
-        drop(in_hand);
-        if let Err(error) = lock(&self.stream).write_all(&message) {
-            broken(&error.to_string());
+        if asked == second && self.answers.by_request.len() < MAX_ANSWERS {
+            self.answers.by_request.insert(canonical, answer.clone());
         }
-        Ok(())
     }
 
-    /// The loop's answer to a request in hand. A reusable one is good for every same request as
-    /// long as the clock shows this second.
-    pub fn answer(&self, number: u64, message: Vec<u8>, reusable: bool) -> Option<Answer> {
-        let Asked { connection, head, second } = lock(&self.in_hand).asked.remove(&number)?;
-        self.fewer.notify_one();
-        let (message, close): (Arc<[u8]>, bool) = (message.into(), head.close);
-        let reusable = reusable && head.length == 0;
-        let shared = reusable && self.remember(head.canonical, &message, second);
-        Some(Answer { connection, message, shared, close })
+    pub fn has_room(&self) -> bool {
+        self.in_hand.len() < self.max_in_hand && self.outbox.len() < OUTBOX_BYTES
     }
 
-    /// False if this second's answers are enough, or the answer is of a second that is over: were
-    /// those in turn with this second's, each would put out the other and none would be shared.
-    fn remember(&self, canonical: String, answer: &Arc<[u8]>, asked: u64) -> bool {
-        let mut answers = lock(&self.answers);
-        let second = time::now();
-        if answers.second != second {
-            *answers = Answers { second, by_request: BTreeMap::new() };
+    /// Puts a request of `whose` behind the others; `flush` sends them.
+    pub fn ask(&mut self, whose: usize, peer: &str, head: &Head, body: &[u8]) {
+        let number = self.first + self.in_hand.len() as u64;
+        let length = body.len();
+        self.in_hand.push_back(whose);
+        self.outbox.extend_from_slice(head.canonical.as_bytes());
+        let _ = write!(self.outbox, "{FROM}: {peer} {number}\r\ncontent-length: {length}\r\n\r\n");
+        self.outbox.extend_from_slice(body);
+    }
+
+    /// Sends what the stream takes now.
+    pub fn flush(&mut self) {
+        while !self.outbox.is_empty() {
+            match self.stream.write(&self.outbox) {
+                Ok(written @ 1..) => drop(self.outbox.drain(..written)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                _ => broken("it takes no more"),
+            }
         }
-        let room = asked == second && answers.by_request.len() < MAX_ANSWERS;
-        if room {
-            answers.by_request.insert(canonical, answer.clone());
+        self.outbox.shrink_to(OUTBOX_BYTES);
+    }
+
+    /// Whose request the loop answers now.
+    pub fn answered(&mut self, number: u64) -> usize {
+        match self.in_hand.pop_front().filter(|_| self.first == number) {
+            Some(whose) => {
+                self.first += 1;
+                whose
+            }
+            None => broken("an answer to what nobody asked"),
         }
-        room
     }
 }
 
@@ -144,9 +114,4 @@ impl Engine {
 pub fn broken(how: &str) -> ! {
     log::line(time::now(), &format!("the engine broke its contract: {how}"));
     std::process::abort();
-}
-
-/// A thread that panics ends the process (`panic = "abort"`), so no lock is ever poisoned.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

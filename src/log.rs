@@ -7,7 +7,12 @@ use crate::time;
 
 /// Writes `TIME TEXT`.
 pub fn line(now: u64, text: &str) {
-    lines(&format!("{} {text}\n", time::iso8601(now)));
+    lines(&entry(now, text));
+}
+
+/// The line of `TIME TEXT`.
+pub fn entry(now: u64, text: &str) -> String {
+    format!("{} {text}\n", time::iso8601(now))
 }
 
 /// Writes whole lines in one call. A log that cannot be written must not stop the service.

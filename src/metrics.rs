@@ -2,9 +2,7 @@
 //! nothing from outside can add a line. Served on an address of its own, through a door of its own.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-
-use crate::engine::lock;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Values of one name, by the word of its label (one without, of the empty word).
 pub struct Metric {
@@ -47,17 +45,22 @@ impl Metric {
     }
 
     pub fn add_for(&self, word: &'static str) {
-        *lock(&self.values).entry(word).or_default() += 1;
+        *self.values().entry(word).or_default() += 1;
     }
 
     pub fn set(&self, value: u64) {
-        lock(&self.values).insert("", value);
+        self.values().insert("", value);
+    }
+
+    /// A thread that panics ends the process (`panic = "abort"`), so no lock is ever poisoned.
+    fn values(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn text(&self) -> String {
         let Metric { name, kind, label, help, .. } = self;
         let mut text = format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
-        let mut values = lock(&self.values).clone();
+        let mut values = self.values().clone();
         if label.is_empty() {
             values.entry("").or_default(); // what has not happened yet is 0, not absent
         }

@@ -5,11 +5,9 @@ use std::fs::Permissions;
 use std::io::{self, ErrorKind, Read};
 use std::iter;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -17,11 +15,10 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tiny_http::{Server, StatusCode};
 
 use crate::app::App;
-use crate::client::Connection;
 use crate::config::Listen;
-use crate::door::{self, Door, Site};
-use crate::engine::{self, Engine};
-use crate::head::{self, Limits};
+use crate::door::{self, Bell, Door, Site};
+use crate::engine::{self, Answer, Engine};
+use crate::head::Limits;
 use crate::http::{HEADERS, MAX_BODY_BYTES, Request, Response};
 use crate::{log, metrics, service, time};
 
@@ -85,6 +82,7 @@ pub fn run_on(listener: Socket, app: App) -> io::Result<io::Error> {
     // Connections inherit these: for one who never reads the kernel would hold 4 MB.
     listener.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     listener.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
+    let _ = listener.set_tcp_nodelay(true); // there is none on a Unix socket
     let address = listener.local_addr()?;
     let address = address
         .as_socket()
@@ -104,16 +102,18 @@ pub fn run_on(listener: Socket, app: App) -> io::Result<io::Error> {
     let (server, stream) = open_engine()?;
     // OSS waits 5 s, and a look into the bucket takes 2 s: so no more than one batch of them waits.
     let in_hand = if app.config.confirm_host.is_some() { MAX_LOOKS } else { MAX_IN_HAND };
-    let door = Door::new(Site::Loop(Engine::new(stream, in_hand)?), limits, max_connections);
-    let ours = door.clone();
+    let address = listener.local_addr()?;
+    let site = Site::Loop(Engine::new(stream, in_hand)?);
+    let (mut door, bell) = Door::new(listener, site, limits, max_connections)?;
+    let ours = bell.clone();
     thread::Builder::new().spawn(move || {
-        let served = serve_clients(&listener, &ours);
+        let served = serve_clients(&mut door, ours, address);
         if let Err(error) = &served {
             log::line(time::now(), &format!("cannot open the door: {error}"));
         }
         std::process::exit(served.is_err().into());
     })?;
-    Ok(run_engine(&server, app, &door))
+    Ok(run_engine(&server, app, &bell))
 }
 
 /// tiny_http, and the only connection that it will ever have.
@@ -129,28 +129,18 @@ fn open_engine() -> io::Result<(Server, UnixStream)> {
 }
 
 /// Until we are told to end, and all who came before are served.
-fn serve_clients(listener: &Socket, door: &Arc<Door>) -> io::Result<()> {
-    // tiny_http accepts before anybody is let in: later there may be no descriptor left for it.
-    let (mut client, stream) = UnixStream::pair()?;
-    let connection = Arc::new(Connection::new(OwnedFd::from(stream).into(), None, 0));
-    let head = head::canonical(b"GET /healthz HTTP/1.0\r\n\r\n", door.limits);
-    let asked = head.and_then(|head| door.answer(head, &connection, &[]));
-    asked.map_err(|reject| io::Error::other(reject.1))?;
-    client.read_exact(&mut [0])?;
-
-    let (ours, address) = (door.clone(), listener.local_addr()?);
+fn serve_clients(door: &mut Door, bell: Bell, address: SockAddr) -> io::Result<()> {
+    door.greet().map_err(|reject| io::Error::other(reject.1))?;
     let signals = service::signals()?; // before anybody is let in
     thread::Builder::new().spawn(move || {
         if let Err(error) = service::watch(signals, &address) {
             log::line(time::now(), &format!("cannot go on: {error}"));
         }
-        ours.end();
-        let _ = service::probe(&address); // wakes the door, and if not:
-        thread::sleep(door::DRAIN);
+        bell.end();
+        thread::sleep(door::DRAIN * 2); // by then it has ended us
         std::process::exit(0);
     })?;
-    door::run(listener, door);
-    Ok(())
+    door.run()
 }
 
 /// On an address and through a door of its own.
@@ -159,8 +149,9 @@ fn serve_metrics(address: SocketAddr, limits: Limits) -> io::Result<()> {
     if let Some(address) = listener.local_addr()?.as_socket() {
         log::line(time::now(), &format!("metrics at http://{address}/metrics"));
     }
-    let door = Door::new(Site::Page(metrics_page), limits, METRICS_CONNECTIONS);
-    thread::Builder::new().spawn(move || door::run(&listener, &door)).map(drop)
+    let site = Site::Page(metrics_page);
+    let (mut door, _) = Door::new(listener, site, limits, METRICS_CONNECTIONS)?;
+    thread::Builder::new().spawn(move || door.run()).map(drop)
 }
 
 /// What the door of `METRICS_LISTEN` answers.
@@ -184,7 +175,7 @@ fn private_folder() -> io::Result<PathBuf> {
     Ok(folder)
 }
 
-fn run_engine(server: &Server, mut app: App, door: &Door) -> io::Error {
+fn run_engine(server: &Server, mut app: App, door: &Bell) -> io::Error {
     if let Some(notice) = app.notice() {
         log::line(time::now(), notice);
     }
@@ -206,7 +197,7 @@ fn run_engine(server: &Server, mut app: App, door: &Door) -> io::Error {
 }
 
 /// Handles all, logs all, and only then answers: who has an answer can be sure of its record.
-fn serve(batch: Vec<(u64, Request)>, app: &mut App, door: &Door) {
+fn serve(batch: Vec<(u64, Request)>, app: &mut App, door: &Bell) {
     let now = time::now();
     let (numbers, requests): (Vec<u64>, Vec<Request>) = batch.into_iter().unzip();
     let responses = app.handle(&requests, now);
@@ -214,9 +205,11 @@ fn serve(batch: Vec<(u64, Request)>, app: &mut App, door: &Door) {
     log::lines(
         &all().map(|(request, response)| app.log_line(request, response, now)).collect::<String>(),
     );
-    for (number, (request, response)) in numbers.into_iter().zip(all()) {
-        door.deliver(number, message(response, request.method == "HEAD", now), response.reusable);
-    }
+    let answer = |(number, (request, response)): (u64, (&Request, &Response))| {
+        let message = message(response, request.method == "HEAD", now);
+        Answer { number, message, reusable: response.reusable }
+    };
+    door.answer(numbers.into_iter().zip(all()).map(answer).collect());
 }
 
 /// The request in our own terms, and its number. The door has bounded it and sent it whole.

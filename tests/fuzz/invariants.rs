@@ -2,18 +2,15 @@
 //! the tests in `tests/head.rs`, with fewer bytes and any compiler.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::Shutdown;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::{Arc, LazyLock};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use appserver::callback::{self, Claim, PublicKey};
-use appserver::client::Connection;
 use appserver::config::KeySource;
-use appserver::engine::{self, Engine};
+use appserver::engine::{self, Answer, Engine};
 use appserver::head::{self, Head, Limits};
 use appserver::http::{HEADERS, MAX_BODY_BYTES};
 use appserver::keys::Keys;
@@ -24,7 +21,7 @@ const PEER: &str = "192.0.2.1";
 
 /// The real engine before a real tiny_http, and a loop that answers with what it read. Should
 /// tiny_http ever answer on its own account, no answer comes.
-static ENGINE: LazyLock<Arc<Engine>> = LazyLock::new(|| {
+static ENGINE: LazyLock<Mutex<(Engine, Receiver<Answer>)>> = LazyLock::new(|| {
     let name = format!("appserver-fuzz-{}", std::process::id());
     let path = std::env::temp_dir().join(name);
     let _ = std::fs::remove_file(&path);
@@ -32,8 +29,7 @@ static ENGINE: LazyLock<Arc<Engine>> = LazyLock::new(|| {
     let stream = UnixStream::connect(&path).expect("a connection");
     std::fs::remove_file(&path).expect("nobody else comes");
     let server = tiny_http::Server::from_listener(listener, None).expect("a server");
-    let engine = Arc::new(Engine::new(stream, 16).expect("an engine"));
-    let ours = engine.clone();
+    let (sender, answers) = mpsc::channel();
     thread::spawn(move || {
         while let Ok(mut request) = server.recv() {
             let mut text = format!("{} {}\n", request.method(), request.url());
@@ -49,24 +45,26 @@ static ENGINE: LazyLock<Arc<Engine>> = LazyLock::new(|| {
             let mut message = text.into_bytes();
             request.as_reader().read_to_end(&mut message).expect("the body");
             drop(request.into_writer());
-            let answer = ours.answer(number.expect("a number"), message, false).expect("in hand");
-            let mut stream = &answer.connection.stream;
-            stream.write_all(&answer.message).expect("the test reads");
-            stream.shutdown(Shutdown::Both).expect("the test reads");
+            let number = number.expect("a number");
+            sender.send(Answer { number, message, reusable: false }).expect("the test listens");
         }
     });
-    engine
+    Mutex::new((Engine::new(stream, 16).expect("an engine"), answers))
 });
 
 /// What the loop above reads of a request.
-fn read_by_loop(head: Head, body: &[u8]) -> Vec<u8> {
-    let (mut ours, theirs) = UnixStream::pair().expect("a pair");
-    let connection = Arc::new(Connection::new(OwnedFd::from(theirs).into(), None, 0));
-    ENGINE.ask(&connection, head, PEER, body).expect("few are in hand");
-    ours.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
-    let mut read = Vec::new();
-    ours.read_to_end(&mut read).expect("an answer");
-    read
+fn read_by_loop(head: &Head, body: &[u8]) -> Vec<u8> {
+    let mut engine = ENGINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (engine, answers) = &mut *engine;
+    engine.ask(7, PEER, head, body);
+    for _ in 0..1500 {
+        engine.flush(); // what the stream did not take before
+        if let Ok(answer) = answers.recv_timeout(Duration::from_millis(20)) {
+            assert_eq!(engine.answered(answer.number), 7);
+            return answer.message;
+        }
+    }
+    panic!("no answer");
 }
 
 /// Heads: what tiny_http reads is what the door meant, and the door meant what was sent.
@@ -88,7 +86,7 @@ pub fn head(bytes: &[u8]) {
     // Any length that is let in has a body, whatever the bytes here have.
     let mut body = rest.to_vec();
     body.resize(door.length, b'x');
-    let read = read_by_loop(door, &body);
+    let read = read_by_loop(&door, &body);
     let end = format!("{}={PEER}\ncontent-length={}\n", engine::FROM, body.len());
     let meant = [expected.echo.as_bytes(), end.as_bytes(), &body].concat();
     assert!(read == meant, "{:?} is read from {raw:?}", String::from_utf8_lossy(&read));
