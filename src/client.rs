@@ -27,8 +27,8 @@ pub struct Client {
     pub stage: Stage,
     /// When it must have moved on. This and the other times are milliseconds on the door's clock.
     pub deadline: u64,
-    /// When it came, or was last answered.
-    pub waiting_since: u64,
+    /// When it came, or was last answered, and how many had done so before.
+    pub waiting_since: (u64, u64),
     /// Bytes taken from the shared account.
     pub reserved: usize,
     /// There may be something to read,
@@ -93,13 +93,13 @@ impl From<Reject> for End {
 }
 
 impl Client {
-    pub fn new(stream: Socket, peer: Option<IpAddr>, now: u64) -> Client {
+    pub fn new(stream: Socket, peer: Option<IpAddr>, since: (u64, u64)) -> Client {
         Client {
             stream,
             peer,
             stage: Stage::Reading,
-            deadline: now + IDLE_TIME,
-            waiting_since: now,
+            deadline: since.0 + IDLE_TIME,
+            waiting_since: since,
             reserved: 0,
             readable: false,
             hung_up: false,

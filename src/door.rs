@@ -41,6 +41,9 @@ const SWEEP: (u64, u64) = (50, 500);
 /// Connections let in before the others have their next turn.
 const MAX_ACCEPTS: usize = 64;
 
+/// Requests that the loop is asked together, at most, if it has room.
+const MAX_ASKED: usize = 8;
+
 const LISTENER: Token = Token(usize::MAX);
 const ENGINE: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX - 2);
@@ -81,6 +84,8 @@ pub struct Door {
     /// On our clock in milliseconds, and as Unix seconds.
     now: u64,
     second: u64,
+    /// How often somebody came or was answered.
+    turns: u64,
     /// When deadlines are looked for.
     sweep_at: u64,
     /// Since when each answer is its connection's last.
@@ -156,6 +161,7 @@ impl Door {
             opened: Instant::now(),
             now: 0,
             second: time::now(),
+            turns: 0,
             sweep_at: 0,
             ending: None,
             knocked: true, // an inherited socket may have some waiting
@@ -207,6 +213,9 @@ impl Door {
                             client.hung_up |= event.is_read_closed() || event.is_error();
                         }
                         self.advance(slot);
+                        if self.whole.len() >= MAX_ASKED {
+                            self.ask(); // the loop has work while we go on
+                        }
                     }
                 }
             }
@@ -240,7 +249,7 @@ impl Door {
     fn is_over(&self) -> bool {
         let Some(start) = self.ending else { return false };
         let is_owed = |client: &Client| {
-            let since = client.waiting_since.max(if client.has_begun() { start } else { 0 });
+            let since = client.waiting_since.0.max(if client.has_begun() { start } else { 0 });
             !client.waits() || since + DRAIN_NEW > self.now
         };
         let late = self.now >= start + DRAIN.as_millis() as u64;
@@ -415,7 +424,7 @@ impl Door {
         let last = then == Then::Read && self.ending.is_some();
         client.give(message, if last { Then::Close } else { then });
         client.deadline = self.now + MESSAGE_TIME;
-        client.waiting_since = self.now;
+        client.waiting_since = self.since();
         self.owed.push(slot);
     }
 
@@ -496,7 +505,8 @@ impl Door {
             self.clients.push(None);
         }
         CONNECTIONS.add();
-        self.put(slot, Box::new(Client::new(stream, peer, self.now)), Ok(()));
+        let client = Client::new(stream, peer, self.since());
+        self.put(slot, Box::new(client), Ok(()));
     }
 
     fn room_for(&mut self, peer: Option<IpAddr>) -> Room {
@@ -518,13 +528,19 @@ impl Door {
         Room::Made
     }
 
+    /// Now, and after all others.
+    fn since(&mut self) -> (u64, u64) {
+        self.turns += 1;
+        (self.now, self.turns)
+    }
+
     /// Ends the connection that has waited longest without a complete request.
     fn evict(&mut self, of: impl Fn(&Client) -> bool) -> Room {
         let clients = self.clients.iter().enumerate();
         let waiting = clients.filter_map(|(slot, client)| Some((slot, client.as_deref()?)));
         let waiting = waiting.filter(|(_, client)| client.waits() && of(client));
         let longest = waiting.map(|(slot, client)| (client.waiting_since, slot)).min();
-        let Some((since, slot)) = longest else { return Room::None };
+        let Some(((since, _), slot)) = longest else { return Room::None };
         if self.now < since + MIN_WAIT {
             return Room::Soon;
         }

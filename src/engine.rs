@@ -1,6 +1,7 @@
-//! The way to the loop and back. Requests go, one behind the other, over the one connection that
-//! the loop's private socket ever has; its answers come in the same order. This second's answers
-//! are kept: the same request gets the same again without asking.
+//! The way to the loop and back. Requests that are whole at the same time go together, in the body
+//! of one message over the one connection that the loop's private socket ever has: so what came
+//! from outside is nothing that tiny_http parses, and what it costs is shared. Answers come in the
+//! same order. This second's are kept: the same request gets the same again without asking.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, Write};
@@ -8,16 +9,13 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use crate::head::Head;
+use crate::http::{HEADERS, Request};
 use crate::{log, time};
 
 /// What may wait to be written to the loop before the next request waits with its client.
-const OUTBOX_BYTES: usize = 32 * 1024;
+const BATCH_BYTES: usize = 32 * 1024;
 /// Distinct reusable answers that are kept.
 const MAX_ANSWERS: usize = 4;
-
-/// Names client and request to the loop, as `PEER NUMBER`; a field of this name from outside is
-/// never passed on.
-pub const FROM: &str = "x-appserver-from";
 
 /// The loop's answer to request `number`, whole.
 pub struct Answer {
@@ -31,10 +29,14 @@ pub struct Engine {
     /// Does not block.
     pub stream: UnixStream,
     max_in_hand: usize,
+    max_ahead: usize,
     /// Whose requests are not answered, oldest first, and the first one's number.
     in_hand: VecDeque<usize>,
     first: u64,
-    /// What the stream has not taken.
+    /// Requests that go together, as `requests` reads them, and how many they are.
+    batch: Vec<u8>,
+    batched: usize,
+    /// What the stream has not taken of those before.
     outbox: Vec<u8>,
     answers: Answers,
 }
@@ -47,11 +49,21 @@ struct Answers {
 }
 
 impl Engine {
-    /// `stream` is connected to the loop, which has at most so many requests in hand.
-    pub fn new(stream: UnixStream, max_in_hand: usize) -> io::Result<Engine> {
+    /// `stream` is connected to the loop, which has at most `max_in_hand` requests. While it has
+    /// more than `max_ahead`, others wait for each other, and then go together.
+    pub fn new(stream: UnixStream, max_in_hand: usize, max_ahead: usize) -> io::Result<Engine> {
         stream.set_nonblocking(true)?;
-        let (in_hand, outbox, answers) = (VecDeque::new(), Vec::new(), Answers::default());
-        Ok(Engine { stream, max_in_hand, in_hand, first: 0, outbox, answers })
+        Ok(Engine {
+            stream,
+            max_in_hand,
+            max_ahead,
+            in_hand: VecDeque::new(),
+            first: 0,
+            batch: Vec::new(),
+            batched: 0,
+            outbox: Vec::new(),
+            answers: Answers::default(),
+        })
     }
 
     /// The answer to a request for which `canonical` was already asked in this second, if any.
@@ -72,22 +84,33 @@ impl Engine {
     }
 
     pub fn has_room(&self) -> bool {
-        self.in_hand.len() < self.max_in_hand && self.outbox.len() < OUTBOX_BYTES
+        self.in_hand.len() < self.max_in_hand && self.batch.len() < BATCH_BYTES
     }
 
     /// Puts a request of `whose` behind the others; `flush` sends them.
     pub fn ask(&mut self, whose: usize, peer: &str, head: &Head, body: &[u8]) {
         let number = self.first + self.in_hand.len() as u64;
-        let length = body.len();
         self.in_hand.push_back(whose);
-        self.outbox.extend_from_slice(head.canonical.as_bytes());
-        let _ = write!(self.outbox, "{FROM}: {peer} {number}\r\ncontent-length: {length}\r\n\r\n");
-        self.outbox.extend_from_slice(body);
+        self.batched += 1;
+        let canonical = head.canonical.as_bytes();
+        let _ = writeln!(self.batch, "{number} {peer} {} {}", canonical.len(), body.len());
+        self.batch.extend_from_slice(canonical);
+        self.batch.extend_from_slice(body);
     }
 
     /// Sends what the stream takes now.
     pub fn flush(&mut self) {
-        while !self.outbox.is_empty() {
+        loop {
+            if self.outbox.is_empty() {
+                if self.batched == 0 || self.in_hand.len() - self.batched > self.max_ahead {
+                    return self.outbox.shrink_to(BATCH_BYTES);
+                }
+                let length = self.batch.len();
+                let _ = write!(self.outbox, "POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
+                self.outbox.append(&mut self.batch);
+                self.batched = 0;
+                self.batch.shrink_to(BATCH_BYTES);
+            }
             match self.stream.write(&self.outbox) {
                 Ok(written @ 1..) => drop(self.outbox.drain(..written)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
@@ -95,7 +118,6 @@ impl Engine {
                 _ => broken("it takes no more"),
             }
         }
-        self.outbox.shrink_to(OUTBOX_BYTES);
     }
 
     /// Whose request the loop answers now.
@@ -108,6 +130,33 @@ impl Engine {
             None => broken("an answer to what nobody asked"),
         }
     }
+}
+
+/// The requests of one message to the loop, with their numbers; none if they are not as `ask`
+/// writes them.
+pub fn requests(mut message: &[u8]) -> Option<Vec<(u64, Request)>> {
+    let mut requests = Vec::new();
+    while !message.is_empty() {
+        let end = message.iter().position(|byte| *byte == b'\n')?;
+        let mut words = std::str::from_utf8(message.get(..end)?).ok()?.split(' ');
+        let (number, peer) = (words.next()?.parse().ok()?, words.next()?.to_owned());
+        let (head, body) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let (head, rest) = message.get(end + 1..)?.split_at_checked(head)?;
+        let (body, rest) = rest.split_at_checked(body)?;
+        message = rest;
+
+        let mut lines = std::str::from_utf8(head).ok()?.split_terminator("\r\n");
+        let (method, target) = lines.next()?.strip_suffix(" HTTP/1.1")?.split_once(' ')?;
+        let field = |line: &str| {
+            let (name, value) = line.split_once(": ")?;
+            let name = HEADERS.into_iter().find(|known| *known == name)?;
+            Some((name, value.to_owned()))
+        };
+        let headers = lines.map(field).collect::<Option<_>>()?;
+        let (method, target, body) = (method.to_owned(), target.to_owned(), body.to_vec());
+        requests.push((number, Request { method, target, headers, body, peer }));
+    }
+    Some(requests)
 }
 
 /// Nothing that the network sends can cause this. The unit starts us again.

@@ -2,8 +2,7 @@
 //! names `tiny_http`. What waits is taken together, and each answer leaves whole, in one write.
 
 use std::fs::Permissions;
-use std::io::{self, ErrorKind, Read};
-use std::iter;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -26,11 +25,13 @@ use crate::{log, metrics, service, time};
 const IDLE: Duration = Duration::from_secs(2);
 /// How long the first requests wait for key and credentials. OSS waits 5 s for us.
 const START_WAIT: Duration = Duration::from_millis(500);
-/// Requests that the loop has not answered, and how many of them share a sync of the upload log.
+/// Requests that the loop has not answered.
 const MAX_IN_HAND: usize = 256;
-const MAX_BATCH: usize = 64;
 /// The same where each waits for the bucket, on a thread of its own.
 const MAX_LOOKS: usize = 16;
+/// How many are answered together where they share nothing: few, so that door and clients have
+/// work while the loop goes on.
+const MAX_ANSWERS: usize = 8;
 const SEND_BUFFER_BYTES: usize = 32 * 1024;
 const RECEIVE_BUFFER_BYTES: usize = 16 * 1024;
 /// Prometheus, and whoever looks at it by hand.
@@ -103,7 +104,9 @@ pub fn run_on(listener: Socket, app: App) -> io::Result<io::Error> {
     // OSS waits 5 s, and a look into the bucket takes 2 s: so no more than one batch of them waits.
     let in_hand = if app.config.confirm_host.is_some() { MAX_LOOKS } else { MAX_IN_HAND };
     let address = listener.local_addr()?;
-    let site = Site::Loop(Engine::new(stream, in_hand)?);
+    let shares = app.config.upload_log.is_some() || app.config.confirm_host.is_some();
+    let (ahead, together) = if shares { (0, MAX_IN_HAND) } else { (2 * MAX_ANSWERS, MAX_ANSWERS) };
+    let site = Site::Loop(Engine::new(stream, in_hand, ahead)?);
     let (mut door, bell) = Door::new(listener, site, limits, max_connections)?;
     let ours = bell.clone();
     thread::Builder::new().spawn(move || {
@@ -113,7 +116,7 @@ pub fn run_on(listener: Socket, app: App) -> io::Result<io::Error> {
         }
         std::process::exit(served.is_err().into());
     })?;
-    Ok(run_engine(&server, app, &bell))
+    Ok(run_engine(&server, app, &bell, together))
 }
 
 /// tiny_http, and the only connection that it will ever have.
@@ -175,7 +178,7 @@ fn private_folder() -> io::Result<PathBuf> {
     Ok(folder)
 }
 
-fn run_engine(server: &Server, mut app: App, door: &Bell) -> io::Error {
+fn run_engine(server: &Server, mut app: App, door: &Bell, together: usize) -> io::Error {
     if let Some(notice) = app.notice() {
         log::line(time::now(), notice);
     }
@@ -183,14 +186,13 @@ fn run_engine(server: &Server, mut app: App, door: &Bell) -> io::Error {
         app.upkeep(time::now(), wait); // all begins before the first is waited for
     }
     loop {
-        match server.recv_timeout(IDLE) {
-            Ok(Some(first)) => {
-                let more = iter::from_fn(|| server.try_recv().ok().flatten());
-                let batch = iter::once(first).chain(more).take(MAX_BATCH).map(read).collect();
-                serve(batch, &mut app, door);
-            }
-            Ok(None) => {}
+        let mut batch = match server.recv_timeout(IDLE) {
+            Ok(message) => message.map(read).unwrap_or_default(),
             Err(error) => return error,
+        };
+        while !batch.is_empty() {
+            let rest = batch.split_off(batch.len().min(together));
+            serve(std::mem::replace(&mut batch, rest), &mut app, door);
         }
         app.upkeep(time::now(), Duration::ZERO);
     }
@@ -212,25 +214,12 @@ fn serve(batch: Vec<(u64, Request)>, app: &mut App, door: &Bell) {
     door.answer(numbers.into_iter().zip(all()).map(answer).collect());
 }
 
-/// The request in our own terms, and its number. The door has bounded it and sent it whole.
-fn read(mut raw: tiny_http::Request) -> (u64, Request) {
-    let known = |header: &tiny_http::Header| {
-        let name = HEADERS.iter().find(|name| header.field.equiv(name))?;
-        Some((*name, header.value.as_str().to_owned()))
-    };
-    let from = raw.headers().iter().find(|header| header.field.equiv(engine::FROM));
-    let from = from.and_then(|header| header.value.as_str().split_once(' '));
-    let number = from.and_then(|(_, number)| number.parse().ok());
-    let mut request = Request {
-        method: raw.method().to_string(),
-        target: raw.url().to_owned(),
-        headers: raw.headers().iter().filter_map(known).collect(),
-        body: Vec::new(),
-        peer: from.map_or("-", |(peer, _)| peer).to_owned(),
-    };
-    let _ = raw.as_reader().take(MAX_BODY_BYTES as u64).read_to_end(&mut request.body);
-    drop(raw.into_writer()); // the answer goes through the door, and the next may be read
-    (number.unwrap_or(u64::MAX), request)
+/// The requests of a message, and their numbers. The door has sent it whole.
+fn read(mut message: tiny_http::Request) -> Vec<(u64, Request)> {
+    let mut bytes = Vec::with_capacity(message.body_length().unwrap_or_default());
+    let _ = message.as_reader().read_to_end(&mut bytes);
+    drop(message.into_writer()); // answers go through the door, and the next may be read
+    engine::requests(&bytes).unwrap_or_else(|| engine::broken("no requests"))
 }
 
 /// The whole HTTP message.

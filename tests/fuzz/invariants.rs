@@ -12,15 +12,14 @@ use appserver::callback::{self, Claim, PublicKey};
 use appserver::config::KeySource;
 use appserver::engine::{self, Answer, Engine};
 use appserver::head::{self, Head, Limits};
-use appserver::http::{HEADERS, MAX_BODY_BYTES};
+use appserver::http::{HEADERS, MAX_BODY_BYTES, Request};
 use appserver::keys::Keys;
 use oss_standin::{Options, Standin, callback_string_to_sign};
 
 const LIMITS: Limits = Limits { fields: &HEADERS, max_body_bytes: MAX_BODY_BYTES };
 const PEER: &str = "192.0.2.1";
 
-/// The real engine before a real tiny_http, and a loop that answers with what it read. Should
-/// tiny_http ever answer on its own account, no answer comes.
+/// The real engine before a real tiny_http, and a loop that answers with what it read.
 static ENGINE: LazyLock<Mutex<(Engine, Receiver<Answer>)>> = LazyLock::new(|| {
     let name = format!("appserver-fuzz-{}", std::process::id());
     let path = std::env::temp_dir().join(name);
@@ -31,43 +30,43 @@ static ENGINE: LazyLock<Mutex<(Engine, Receiver<Answer>)>> = LazyLock::new(|| {
     let server = tiny_http::Server::from_listener(listener, None).expect("a server");
     let (sender, answers) = mpsc::channel();
     thread::spawn(move || {
-        while let Ok(mut request) = server.recv() {
-            let mut text = format!("{} {}\n", request.method(), request.url());
-            let mut number = None;
-            for header in request.headers() {
-                let mut value = header.value.as_str();
-                if header.field.equiv(engine::FROM) {
-                    let (peer, digits) = value.split_once(' ').expect("peer and number");
-                    (value, number) = (peer, digits.parse().ok());
-                }
-                text += &format!("{}={value}\n", header.field);
+        while let Ok(mut message) = server.recv() {
+            let mut bytes = Vec::new();
+            message.as_reader().read_to_end(&mut bytes).expect("the body");
+            drop(message.into_writer());
+            for (number, request) in engine::requests(&bytes).expect("requests") {
+                let Request { method, target, headers, body, peer } = request;
+                let fields = headers.iter().map(|(name, value)| format!("{name}={value}\n"));
+                let text = format!("{method} {target}\n{}{peer}\n", fields.collect::<String>());
+                let message = [text.as_bytes(), &body].concat();
+                let answer = Answer { number, message, reusable: false };
+                sender.send(answer).expect("the test listens");
             }
-            let mut message = text.into_bytes();
-            request.as_reader().read_to_end(&mut message).expect("the body");
-            drop(request.into_writer());
-            let number = number.expect("a number");
-            sender.send(Answer { number, message, reusable: false }).expect("the test listens");
         }
     });
-    Mutex::new((Engine::new(stream, 16).expect("an engine"), answers))
+    Mutex::new((Engine::new(stream, 16, 0).expect("an engine"), answers))
 });
 
-/// What the loop above reads of a request.
-fn read_by_loop(head: &Head, body: &[u8]) -> Vec<u8> {
+/// What the loop above reads of a request, and of one that it comes together with.
+fn read_by_loop(head: &Head, body: &[u8]) -> [Vec<u8>; 2] {
     let mut engine = ENGINE.lock().unwrap_or_else(PoisonError::into_inner);
     let (engine, answers) = &mut *engine;
+    let plain = head::canonical(b"GET /plain HTTP/1.0\r\n\r\n", LIMITS).expect("a head");
     engine.ask(7, PEER, head, body);
-    for _ in 0..1500 {
-        engine.flush(); // what the stream did not take before
-        if let Ok(answer) = answers.recv_timeout(Duration::from_millis(20)) {
-            assert_eq!(engine.answered(answer.number), 7);
-            return answer.message;
+    engine.ask(8, PEER, &plain, &[]);
+    [7, 8].map(|whose| {
+        for _ in 0..1500 {
+            engine.flush(); // what the stream did not take before
+            if let Ok(answer) = answers.recv_timeout(Duration::from_millis(20)) {
+                assert_eq!(engine.answered(answer.number), whose);
+                return answer.message;
+            }
         }
-    }
-    panic!("no answer");
+        panic!("no answer")
+    })
 }
 
-/// Heads: what tiny_http reads is what the door meant, and the door meant what was sent.
+/// Heads: what the loop reads is what the door meant, and the door meant what was sent.
 pub fn head(bytes: &[u8]) {
     let end = head::end(bytes, &mut 0);
     // However the bytes come, the end is the same.
@@ -86,9 +85,9 @@ pub fn head(bytes: &[u8]) {
     // Any length that is let in has a body, whatever the bytes here have.
     let mut body = rest.to_vec();
     body.resize(door.length, b'x');
-    let read = read_by_loop(&door, &body);
-    let end = format!("{}={PEER}\ncontent-length={}\n", engine::FROM, body.len());
-    let meant = [expected.echo.as_bytes(), end.as_bytes(), &body].concat();
+    let [read, next] = read_by_loop(&door, &body);
+    let meant = [expected.echo.as_bytes(), PEER.as_bytes(), b"\n", &body].concat();
+    assert_eq!(next, format!("GET /plain\n{PEER}\n").as_bytes());
     assert!(read == meant, "{:?} is read from {raw:?}", String::from_utf8_lossy(&read));
 }
 
