@@ -55,7 +55,7 @@ enum Outcome {
 /// A verified callback.
 struct Upload {
     /// Its line in the record.
-    line: String,
+    line: Value,
     /// For the log.
     note: String,
     object: String,
@@ -373,8 +373,7 @@ impl App {
         let custom = values.into_iter().map(|(name, value)| (name, Value::from(value)));
         line.insert("custom".into(), Value::Object(custom.collect()));
         line.insert("body".into(), body.into());
-        let line = format!("{}\n", Value::Object(line));
-        Ok(Upload { line, note, object, size, etag })
+        Ok(Upload { line: Value::Object(line), note, object, size, etag })
     }
 
     /// Looks into the bucket for every callback of the batch at once, so that all together wait no
@@ -413,7 +412,7 @@ impl App {
         let lines: String = outcomes
             .iter()
             .filter_map(|outcome| match outcome {
-                Outcome::Uploaded(upload) => Some(upload.line.as_str()),
+                Outcome::Uploaded(upload) => Some(format!("{}\n", upload.line)),
                 Outcome::Answered(_) => None,
             })
             .collect();

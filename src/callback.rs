@@ -58,17 +58,17 @@ impl PublicKey {
         if signature.len() != self.n.len() || !signature.iter().rev().lt(self.n.iter().rev()) {
             return None;
         }
+        let (_, bits) = self.e.split_last()?; // the last is 1
         let base = self.product(&signature, &self.square);
         let mut power = base.clone();
-        for bit in self.e.iter().skip(1) {
+        for bit in bits.iter().skip(1) {
             power = self.product(&power, &power);
             if *bit == 1 {
                 power = self.product(&power, &base);
             }
         }
-        let mut one = vec![0; self.n.len()];
-        *one.first_mut()? = 1;
-        Some(self.product(&power, &one))
+        power = self.product(&power, &power);
+        Some(self.product(&power, &signature)) // which has no factor R, so nor has this
     }
 
     /// a * b / R modulo n, of a and b below n (Montgomery 1985; Koç's "CIOS").
@@ -83,22 +83,22 @@ impl PublicKey {
                 *sum = multiply_add(a, b, *sum, &mut carry);
                 *sum = multiply_add(m, n, *sum, &mut carry_n);
             }
-            sum.rotate_left(1); // the lowest is 0 now: divided by 2^64
+            sum.copy_within(1.., 0); // the lowest is 0 now: divided by 2^64
             if let [.., high, over] = sum.as_mut_slice() {
                 let top = u128::from(*high) + u128::from(carry) + u128::from(carry_n);
                 (*high, *over) = (top as u64, (top >> 64) as u64);
             }
         }
         let over = sum.pop() == Some(1);
-        let mut borrow = false;
-        let less = sum.iter().zip(&self.n).map(|(sum, n)| {
-            let (limb, below) = sum.overflowing_sub(*n);
-            let (limb, below_too) = limb.overflowing_sub(borrow.into());
-            borrow = below || below_too;
-            limb
-        });
-        let less: Vec<u64> = less.collect();
-        if over || !borrow { less } else { sum }
+        if over || !sum.iter().rev().lt(self.n.iter().rev()) {
+            let mut borrow = false;
+            for (sum, n) in sum.iter_mut().zip(&self.n) {
+                let (limb, below) = sum.overflowing_sub(*n);
+                let (limb, below_too) = limb.overflowing_sub(borrow.into());
+                (*sum, borrow) = (limb, below || below_too);
+            }
+        }
+        sum
     }
 }
 
@@ -220,8 +220,10 @@ fn parse(text: &str, content_type: &str) -> Option<BTreeMap<String, String>> {
         };
         return Some(object.into_iter().map(|(name, value)| (name, plain(value))).collect());
     }
-    let decode =
-        |text: &str| String::from_utf8(percent_decode(text.replace('+', " ").as_bytes())?).ok();
+    let decode = |text: &str| match text.contains(['%', '+']) {
+        true => String::from_utf8(percent_decode(text.replace('+', " ").as_bytes())?).ok(),
+        false => Some(text.to_owned()),
+    };
     let pairs = text.split('&').filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| {

@@ -60,7 +60,6 @@ fn main() {
         ("UPLOAD_DIR", "user/"),
         ("CALLBACK_URL", "http://127.0.0.1/callback"),
         ("CALLBACK_PUBLIC_KEY_FILE", pem.to_str().expect("a plain path")),
-        ("MALLOC_ARENA_MAX", "2"), // as in appserver.service
     ];
 
     // The server with each extra variable, on both kinds of socket.

@@ -147,8 +147,6 @@ fn environment(vars: &[(&str, &str)]) -> BTreeMap<String, String> {
         ("OSS_HOST", "https://examplebucket.oss-cn-hangzhou.aliyuncs.com"),
         // Callbacks that no policy of the server's asked for: tests of the token turn it on.
         ("CALLBACK_TOKEN", "off"),
-        // As in appserver.service: memory is measured as it is there.
-        ("MALLOC_ARENA_MAX", "2"),
         // Nothing listens there: tests never leave this machine.
         ("CALLBACK_KEY_ORIGIN", "http://127.0.0.1:9"),
     ];
