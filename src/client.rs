@@ -27,14 +27,16 @@ pub struct Client {
     pub stage: Stage,
     /// When it must have moved on. This and the other times are milliseconds on the door's clock.
     pub deadline: u64,
-    /// When it came, or was last answered, and how many had done so before.
-    pub waiting_since: (u64, u64),
+    /// When it came, or was last answered.
+    pub waiting_since: u64,
     /// Bytes taken from the shared account.
     pub reserved: usize,
     /// There may be something to read,
     pub readable: bool,
     /// and after it the end.
     pub hung_up: bool,
+    /// Its turn comes without an event.
+    pub queued: bool,
     /// What has come and is not yet asked for.
     pub input: Vec<u8>,
     /// How much of `input` has passed `head::end`.
@@ -93,16 +95,17 @@ impl From<Reject> for End {
 }
 
 impl Client {
-    pub fn new(stream: Socket, peer: Option<IpAddr>, since: (u64, u64)) -> Client {
+    pub fn new(stream: Socket, peer: Option<IpAddr>, now: u64) -> Client {
         Client {
             stream,
             peer,
             stage: Stage::Reading,
-            deadline: since.0 + IDLE_TIME,
-            waiting_since: since,
+            deadline: now + IDLE_TIME,
+            waiting_since: now,
             reserved: 0,
             readable: false,
             hung_up: false,
+            queued: false,
             input: Vec::new(),
             scanned: 0,
             head: None,
@@ -147,15 +150,12 @@ impl Client {
         Ok(())
     }
 
-    /// Reads what nobody wants any more.
-    pub fn discard(&mut self, bytes: &mut [u8]) -> Result<(), End> {
-        self.receive(bytes).map(drop)
-    }
-
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<usize, End> {
+    /// Reads once, and keeps nothing.
+    pub fn receive(&mut self, bytes: &mut [u8]) -> Result<usize, End> {
         match (&self.stream).read(bytes) {
             Ok(read @ 1..) => {
-                // Less than there is room for is all there is, but for the end.
+                // Less than there is room for is all there is, but for the end. (Or what comes
+                // before a mark of urgent data: whoever sends that may wait for his next byte.)
                 self.readable = read == bytes.len() || self.hung_up;
                 Ok(read)
             }

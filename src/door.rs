@@ -36,12 +36,11 @@ const TIMEOUT: u64 = 30_000;
 pub const DRAIN: Duration = Duration::from_secs(5);
 /// Of that, whose request has not come, or not wholly.
 const DRAIN_NEW: u64 = 1000;
-/// How exactly deadlines are kept, and how often they are looked for: no time above is shorter.
+/// How exactly deadlines are kept, and how often they are looked for: none is set for less.
 const SWEEP: (u64, u64) = (50, 500);
 /// Connections let in before the others have their next turn.
 const MAX_ACCEPTS: usize = 64;
-
-/// Requests that the loop is asked together, at most, if it has room.
+/// Requests that the loop is asked without waiting for more of the same turn.
 const MAX_ASKED: usize = 8;
 
 const LISTENER: Token = Token(usize::MAX);
@@ -84,8 +83,6 @@ pub struct Door {
     /// On our clock in milliseconds, and as Unix seconds.
     now: u64,
     second: u64,
-    /// How often somebody came or was answered.
-    turns: u64,
     /// When deadlines are looked for.
     sweep_at: u64,
     /// Since when each answer is its connection's last.
@@ -93,9 +90,9 @@ pub struct Door {
     /// Somebody may be at the door, or this one, who found no room yet.
     knocked: bool,
     next: Option<(Socket, Option<IpAddr>)>,
-    /// Slots whose turn it is again without an event: at once, or when there is more room.
-    again: Vec<usize>,
-    later: Vec<usize>,
+    /// Slots whose turn comes without an event, and whether one need not wait for room.
+    turns: Vec<usize>,
+    at_once: bool,
     /// Slots whose request is whole, in the order of its coming.
     whole: VecDeque<usize>,
     /// Slots to write to, once what the log says of them is written.
@@ -161,13 +158,12 @@ impl Door {
             opened: Instant::now(),
             now: 0,
             second: time::now(),
-            turns: 0,
             sweep_at: 0,
             ending: None,
             knocked: true, // an inherited socket may have some waiting
             next: None,
-            again: Vec::new(),
-            later: Vec::new(),
+            turns: Vec::new(),
+            at_once: false,
             whole: VecDeque::new(),
             owed: Vec::new(),
             log: String::new(),
@@ -193,7 +189,7 @@ impl Door {
 
     /// Serves until told to end, and returns when all who came before are served.
     pub fn run(&mut self) -> io::Result<()> {
-        let mut events = Events::with_capacity(self.max.min(1024));
+        let mut events = Events::with_capacity(1024);
         while !self.is_over() {
             match self.poll.poll(&mut events, self.patience()) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
@@ -201,25 +197,27 @@ impl Door {
             }
             self.now = self.opened.elapsed().as_millis() as u64;
             self.second = time::now();
-            let turns = [std::mem::take(&mut self.again), std::mem::take(&mut self.later)];
+            let turns = std::mem::take(&mut self.turns);
+            self.at_once = false;
             for event in &events {
                 match event.token() {
                     LISTENER => self.knocked |= self.ending.is_none(),
                     ENGINE if event.is_read_closed() => broken("it went away"),
                     ENGINE | WAKER => {}
                     Token(slot) => {
-                        if let Some(Some(client)) = self.clients.get_mut(slot) {
-                            client.readable |= event.is_readable();
-                            client.hung_up |= event.is_read_closed() || event.is_error();
+                        let Some(Some(client)) = self.clients.get_mut(slot) else { continue };
+                        client.readable |= event.is_readable();
+                        client.hung_up |= event.is_read_closed() || event.is_error();
+                        if !client.queued {
+                            self.advance(slot);
                         }
-                        self.advance(slot);
                         if self.whole.len() >= MAX_ASKED {
                             self.ask(); // the loop has work while we go on
                         }
                     }
                 }
             }
-            turns.concat().into_iter().for_each(|slot| self.advance(slot));
+            turns.into_iter().for_each(|slot| self.advance(slot));
             self.listen();
             self.sweep();
             self.accept();
@@ -232,9 +230,9 @@ impl Door {
 
     /// How long nothing need be done.
     fn patience(&self) -> Option<Duration> {
-        if !self.again.is_empty() {
+        if self.at_once {
             Some(Duration::ZERO)
-        } else if self.knocked || !self.later.is_empty() {
+        } else if self.knocked || !self.turns.is_empty() {
             Some(Duration::from_millis(1))
         } else if self.ending.is_some() {
             Some(Duration::from_millis(10))
@@ -249,8 +247,10 @@ impl Door {
     fn is_over(&self) -> bool {
         let Some(start) = self.ending else { return false };
         let is_owed = |client: &Client| {
-            let since = client.waiting_since.0.max(if client.has_begun() { start } else { 0 });
-            !client.waits() || since + DRAIN_NEW > self.now
+            let since = client.waiting_since.max(if client.has_begun() { start } else { 0 });
+            let takes =
+                matches!(&client.stage, Stage::Writing { then, .. } if *then != Then::Refused);
+            !client.waits() || takes || since + DRAIN_NEW > self.now
         };
         let late = self.now >= start + DRAIN.as_millis() as u64;
         late || !(self.knocked || self.clients.iter().flatten().any(|client| is_owed(client)))
@@ -259,6 +259,7 @@ impl Door {
     /// A client's turn: it goes as far as it can.
     fn advance(&mut self, slot: usize) {
         if let Some(mut client) = self.take(slot) {
+            client.queued = false;
             let result = self.step(slot, &mut client);
             self.put(slot, client, result);
         }
@@ -304,7 +305,7 @@ impl Door {
                             client.read(bytes, self.now)?;
                         }
                         Room::Soon => {
-                            self.later.push(slot);
+                            self.queue(slot, client);
                             return Ok(());
                         }
                         Room::None => return Err(Reject::BUSY.into()),
@@ -320,7 +321,8 @@ impl Door {
                         let time = if client.has_begun() { MESSAGE_TIME } else { IDLE_TIME };
                         client.deadline = self.now + time;
                         if client.has_begun() || client.readable {
-                            self.again.push(slot); // when all others had their turn
+                            self.queue(slot, client); // all others have their turn first
+                            self.at_once = true;
                         }
                         return Ok(());
                     }
@@ -328,14 +330,16 @@ impl Door {
                         return Err(End::Gone);
                     }
                     Some(_) => {
+                        self.release(client);
                         client.forget();
                         client.leave(self.now);
                     }
                 },
                 Stage::Leaving => {
                     if client.readable {
-                        client.discard(self.scratch.as_mut_slice())?;
-                        self.again.push(slot);
+                        client.receive(self.scratch.as_mut_slice())?;
+                        self.queue(slot, client);
+                        self.at_once = true;
                     }
                     return Ok(());
                 }
@@ -424,8 +428,15 @@ impl Door {
         let last = then == Then::Read && self.ending.is_some();
         client.give(message, if last { Then::Close } else { then });
         client.deadline = self.now + MESSAGE_TIME;
-        client.waiting_since = self.since();
+        client.waiting_since = self.now;
+        client.queued = true;
         self.owed.push(slot);
+    }
+
+    /// Gives a client a turn without an event.
+    fn queue(&mut self, slot: usize, client: &mut Client) {
+        client.queued = true;
+        self.turns.push(slot);
     }
 
     /// Counts what a client does not take of its answer, unless others have that too.
@@ -505,14 +516,15 @@ impl Door {
             self.clients.push(None);
         }
         CONNECTIONS.add();
-        let client = Client::new(stream, peer, self.since());
-        self.put(slot, Box::new(client), Ok(()));
+        self.put(slot, Box::new(Client::new(stream, peer, self.now)), Ok(()));
     }
 
+    /// Of a newcomer's own source first: then nobody else gives way for what it may not have.
     fn room_for(&mut self, peer: Option<IpAddr>) -> Room {
         let neighbour = |other: &Client| other.peer.map(source) == peer.map(source);
-        match self.make_room(self.max, |_| true) {
-            Room::Made if !is_local(peer) => self.make_room(self.max.div_ceil(4), neighbour),
+        let quota = if is_local(peer) { self.max } else { self.max.div_ceil(4) };
+        match self.make_room(quota, neighbour) {
+            Room::Made => self.make_room(self.max, |_| true),
             room => room,
         }
     }
@@ -528,19 +540,13 @@ impl Door {
         Room::Made
     }
 
-    /// Now, and after all others.
-    fn since(&mut self) -> (u64, u64) {
-        self.turns += 1;
-        (self.now, self.turns)
-    }
-
     /// Ends the connection that has waited longest without a complete request.
     fn evict(&mut self, of: impl Fn(&Client) -> bool) -> Room {
         let clients = self.clients.iter().enumerate();
         let waiting = clients.filter_map(|(slot, client)| Some((slot, client.as_deref()?)));
         let waiting = waiting.filter(|(_, client)| client.waits() && of(client));
         let longest = waiting.map(|(slot, client)| (client.waiting_since, slot)).min();
-        let Some(((since, _), slot)) = longest else { return Room::None };
+        let Some((since, slot)) = longest else { return Room::None };
         if self.now < since + MIN_WAIT {
             return Room::Soon;
         }

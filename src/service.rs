@@ -153,7 +153,7 @@ pub fn watch(mut signals: UnixStream, address: &SockAddr) -> io::Result<()> {
 }
 
 /// A health check of our own, as any client would make it. A door that is too busy is alive, and a
-/// dead loop ends the process by itself (`engine::TIMEOUT`).
+/// dead loop ends the process by itself (`door::TIMEOUT`).
 pub fn probe(address: &SockAddr) -> io::Result<()> {
     let mut socket = Socket::new(Domain::from(i32::from(address.family())), Type::STREAM, None)?;
     socket.set_read_timeout(Some(PROBE_TIMEOUT))?;

@@ -571,7 +571,8 @@ fn a_thousand_silent_connections() {
     let ended: Vec<bool> = silent.iter().map(is_closed).collect();
     let count = ended.iter().filter(|ended| **ended).count();
     assert!((488..600).contains(&count), "{count} gave way");
-    assert!(ended[..count - 20].iter().all(|ended| *ended), "a later one gave way before");
+    // (To the millisecond, in which some come together.)
+    assert!(ended[..count - 100].iter().all(|ended| *ended), "a later one gave way before");
     assert!(world.server.status("Threads") < 20);
     // Silence after a request is no different from silence before it.
     world.while_others_are_served(|| {

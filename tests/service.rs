@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use oss_standin::{CredentialFault, KeyFault, Options, Standin};
 use serde_json::{Value, json};
-use support::hostile::{Random, is_closed, read_to_close};
+use support::hostile::{Random, connect_narrow, is_closed, read_to_close};
 use support::systemd::{Manager, PATIENCE, Service, Signal, inode};
 use support::trust::{Connection, callback_token, now, ticket};
 use support::{Folder, Reply, Server, binary, read_reply, request, run, upload};
@@ -805,6 +805,27 @@ fn a_request_on_its_way_over_an_old_connection_is_served_at_the_end() {
     assert_eq!(status(&mut old), Some(200));
     assert!(service.wait().success());
     assert_eq!(world.objects(), ["late"]);
+}
+
+/// An answer that is being taken is not cut off, if it takes no longer than the end may.
+#[test]
+fn an_answer_that_is_being_taken_is_finished_at_the_end() {
+    let world = World::new(&[]);
+    let mut service = world.start_first();
+    let stream = connect_narrow(world.manager.address()).unwrap();
+    let ask = |number: usize| format!("GET /upload.js?{number} HTTP/1.1\r\nHost: x\r\n\r\n");
+    (&stream).write_all((0..20).map(ask).collect::<String>().as_bytes()).unwrap();
+    assert_eq!(stream.peek(&mut [0]).unwrap(), 1);
+    thread::sleep(Duration::from_millis(200)); // by then nothing more fits on its way
+    service.signal(Signal::TERM);
+    world.manager.wait("STOPPING=1", 1);
+    thread::sleep(Duration::from_millis(1500)); // who says nothing is waited for no longer
+    let bytes = read_to_close(&stream).unwrap();
+    let mut rest = bytes.as_slice();
+    while !rest.is_empty() {
+        assert_eq!(read_reply(&mut rest, false).expect("a whole answer").status, 200);
+    }
+    assert!(service.wait().success());
 }
 
 /// Open and unused for longer than the end waits for such: nobody is owed anything.
