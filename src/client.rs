@@ -4,6 +4,7 @@
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
+use std::time::Instant;
 
 use socket2::Socket;
 
@@ -21,14 +22,14 @@ pub const LINGER_TIME: u64 = 1000;
 pub const READ_BYTES: usize = 4 * 1024;
 
 pub struct Client {
-    pub stream: Socket,
+    stream: Socket,
     /// None on a Unix socket.
     pub peer: Option<IpAddr>,
     pub stage: Stage,
-    /// When it must have moved on. This and the other times are milliseconds on the door's clock.
+    /// When it must have moved on, in milliseconds on the door's clock.
     pub deadline: u64,
     /// When it came, or was last answered.
-    pub waiting_since: u64,
+    pub waiting_since: Instant,
     /// Bytes taken from the shared account.
     pub reserved: usize,
     /// There may be something to read,
@@ -101,7 +102,7 @@ impl Client {
             peer,
             stage: Stage::Reading,
             deadline: now + IDLE_TIME,
-            waiting_since: now,
+            waiting_since: Instant::now(),
             reserved: 0,
             readable: false,
             hung_up: false,

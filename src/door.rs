@@ -26,16 +26,16 @@ use crate::{log, time};
 /// so many slow senders of long bodies cannot make the process grow.
 const OWN_BYTES: usize = READ_BYTES;
 const SHARED_BYTES: usize = 384 * 1024;
-/// Times are milliseconds. No connection gives way before it had this long to be served.
-const MIN_WAIT: u64 = 20;
-/// How long a request waits until the loop has fewer in hand.
+/// No connection gives way before it had this long to be served.
+const MIN_WAIT: Duration = Duration::from_millis(20);
+/// How long a request waits until the loop has fewer in hand, in milliseconds.
 const MAX_WAIT: u64 = 5000;
 /// Longer than the loop's longest wait: an engine that takes longer is broken.
 const TIMEOUT: u64 = 30_000;
 /// Told to end, all have this long to be served: OSS waits no longer for an answer.
 pub const DRAIN: Duration = Duration::from_secs(5);
 /// Of that, whose request has not come, or not wholly.
-const DRAIN_NEW: u64 = 1000;
+const DRAIN_NEW: Duration = Duration::from_secs(1);
 /// How exactly deadlines are kept, and how often they are looked for: none is set for less.
 const SWEEP: (u64, u64) = (50, 500);
 /// Connections let in before the others have their next turn.
@@ -86,7 +86,7 @@ pub struct Door {
     /// When deadlines are looked for.
     sweep_at: u64,
     /// Since when each answer is its connection's last.
-    ending: Option<u64>,
+    ending: Option<Instant>,
     /// Somebody may be at the door, or this one, who found no room yet.
     knocked: bool,
     next: Option<(Socket, Option<IpAddr>)>,
@@ -211,7 +211,7 @@ impl Door {
                         if !client.queued {
                             self.advance(slot);
                         }
-                        if self.whole.len() >= MAX_ASKED {
+                        if self.whole.len() == MAX_ASKED {
                             self.ask(); // the loop has work while we go on
                         }
                     }
@@ -247,13 +247,14 @@ impl Door {
     fn is_over(&self) -> bool {
         let Some(start) = self.ending else { return false };
         let is_owed = |client: &Client| {
-            let since = client.waiting_since.max(if client.has_begun() { start } else { 0 });
+            let since = client.waiting_since;
+            let since = if client.has_begun() { since.max(start) } else { since };
             let takes =
                 matches!(&client.stage, Stage::Writing { then, .. } if *then != Then::Refused);
-            !client.waits() || takes || since + DRAIN_NEW > self.now
+            !client.waits() || takes || since.elapsed() < DRAIN_NEW
         };
-        let late = self.now >= start + DRAIN.as_millis() as u64;
-        late || !(self.knocked || self.clients.iter().flatten().any(|client| is_owed(client)))
+        start.elapsed() >= DRAIN
+            || !(self.knocked || self.clients.iter().flatten().any(|client| is_owed(client)))
     }
 
     /// A client's turn: it goes as far as it can.
@@ -305,7 +306,7 @@ impl Door {
                             client.read(bytes, self.now)?;
                         }
                         Room::Soon => {
-                            self.queue(slot, client);
+                            self.queue(slot, client, false);
                             return Ok(());
                         }
                         Room::None => return Err(Reject::BUSY.into()),
@@ -321,8 +322,7 @@ impl Door {
                         let time = if client.has_begun() { MESSAGE_TIME } else { IDLE_TIME };
                         client.deadline = self.now + time;
                         if client.has_begun() || client.readable {
-                            self.queue(slot, client); // all others have their turn first
-                            self.at_once = true;
+                            self.queue(slot, client, true); // behind all others
                         }
                         return Ok(());
                     }
@@ -338,8 +338,7 @@ impl Door {
                 Stage::Leaving => {
                     if client.readable {
                         client.receive(self.scratch.as_mut_slice())?;
-                        self.queue(slot, client);
-                        self.at_once = true;
+                        self.queue(slot, client, true);
                     }
                     return Ok(());
                 }
@@ -400,7 +399,7 @@ impl Door {
                     answers.into_iter().for_each(|answer| self.take_answer(answer));
                 }
                 Message::End => {
-                    self.ending = self.ending.or(Some(self.now));
+                    self.ending = self.ending.or(Some(Instant::now()));
                     self.knocked = true; // who came before is let in
                 }
             }
@@ -428,14 +427,15 @@ impl Door {
         let last = then == Then::Read && self.ending.is_some();
         client.give(message, if last { Then::Close } else { then });
         client.deadline = self.now + MESSAGE_TIME;
-        client.waiting_since = self.now;
+        client.waiting_since = Instant::now();
         client.queued = true;
         self.owed.push(slot);
     }
 
-    /// Gives a client a turn without an event.
-    fn queue(&mut self, slot: usize, client: &mut Client) {
+    /// Gives a client a turn without an event, at once or when there may be room.
+    fn queue(&mut self, slot: usize, client: &mut Client, at_once: bool) {
         client.queued = true;
+        self.at_once |= at_once;
         self.turns.push(slot);
     }
 
@@ -547,7 +547,7 @@ impl Door {
         let waiting = waiting.filter(|(_, client)| client.waits() && of(client));
         let longest = waiting.map(|(slot, client)| (client.waiting_since, slot)).min();
         let Some((since, slot)) = longest else { return Room::None };
-        if self.now < since + MIN_WAIT {
+        if since.elapsed() < MIN_WAIT {
             return Room::Soon;
         }
         EVICTIONS.add();

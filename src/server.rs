@@ -85,11 +85,11 @@ pub fn run_on(listener: Socket, app: App) -> io::Result<io::Error> {
     listener.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
     let _ = listener.set_tcp_nodelay(true); // there is none on a Unix socket
     let address = listener.local_addr()?;
-    let address = address
+    let spelt = address
         .as_socket()
         .map(Listen::Tcp)
         .or(address.as_pathname().map(|path| path.to_owned()).map(Listen::Unix));
-    if let Some(address) = address {
+    if let Some(address) = spelt {
         log::line(time::now(), &format!("appserver listening on {address}"));
     }
     let limits = Limits { fields: &HEADERS, max_body_bytes: MAX_BODY_BYTES };
@@ -103,7 +103,6 @@ pub fn run_on(listener: Socket, app: App) -> io::Result<io::Error> {
     let (server, stream) = open_engine()?;
     // OSS waits 5 s, and a look into the bucket takes 2 s: so no more than one batch of them waits.
     let in_hand = if app.config.confirm_host.is_some() { MAX_LOOKS } else { MAX_IN_HAND };
-    let address = listener.local_addr()?;
     let shares = app.config.upload_log.is_some() || app.config.confirm_host.is_some();
     let (ahead, together) = if shares { (0, MAX_IN_HAND) } else { (2 * MAX_ANSWERS, MAX_ANSWERS) };
     let site = Site::Loop(Engine::new(stream, in_hand, ahead)?);

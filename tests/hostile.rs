@@ -22,8 +22,8 @@ use support::hostile::{
 };
 use support::{Folder, Reply, Server, binary, read_reply};
 
-/// How long another client may have to wait, whatever the attack and the machine: OSS waits 5 s.
-const SERVED_WITHIN: Duration = Duration::from_secs(4);
+/// How long another client may have to wait, whatever the attack.
+const SERVED_WITHIN: Duration = Duration::from_secs(1);
 const MAX_MEMORY_KB: u64 = 12 * 1024;
 /// For one connection, in the kernel: `MemoryMax=` counts that too.
 const MAX_QUEUED_BYTES: u64 = 128 << 10;
@@ -571,8 +571,7 @@ fn a_thousand_silent_connections() {
     let ended: Vec<bool> = silent.iter().map(is_closed).collect();
     let count = ended.iter().filter(|ended| **ended).count();
     assert!((488..600).contains(&count), "{count} gave way");
-    // (To the millisecond, in which some come together.)
-    assert!(ended[..count - 100].iter().all(|ended| *ended), "a later one gave way before");
+    assert!(ended[..count - 20].iter().all(|ended| *ended), "a later one gave way before");
     assert!(world.server.status("Threads") < 20);
     // Silence after a request is no different from silence before it.
     world.while_others_are_served(|| {
