@@ -206,7 +206,7 @@ impl App {
             .with("Cache-Control", "no-cache")
             .with("Content-Security-Policy", page::security_policy(&self.config.host))
             .with("Referrer-Policy", "no-referrer")
-            .reusable(status == 200)
+            .cacheable(status == 200)
     }
 
     /// A signed policy. Of the request only a ticket counts, and that only narrows.
@@ -253,7 +253,7 @@ impl App {
         POLICIES.add();
         Ok(Response::json(200, &answer(&terms, credentials))
             .noted(format!("policy dir={prefix:?} expire={}", time::iso8601(expire)))
-            .reusable(config.jwt_secret.is_none()))
+            .cacheable(config.jwt_secret.is_none()))
     }
 
     /// The ticket that the configuration asks for: `Authorization: Bearer`, or `?ticket=`.

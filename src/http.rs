@@ -10,14 +10,15 @@ use crate::reject::Reject;
 /// Bodies of real callbacks have a few hundred bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// The header fields that are read here; all others end at the server's edge.
-pub const HEADERS: [&str; 6] = [
-    "authorization",
-    "content-type",
-    "if-none-match",
-    "origin",
-    "x-oss-pub-key-url",
-    "x-oss-request-id",
+/// The request headers that are read here, and what is said of one that is not ASCII. All others
+/// end at the proxy.
+pub const HEADERS: [(&str, Reject); 6] = [
+    ("authorization", Reject(400, "authorization is not ASCII")),
+    ("content-type", Reject(400, "content-type is not ASCII")),
+    ("if-none-match", Reject(400, "if-none-match is not ASCII")),
+    ("origin", Reject(400, "origin is not ASCII")),
+    ("x-oss-pub-key-url", Reject(400, "x-oss-pub-key-url is not ASCII")),
+    ("x-oss-request-id", Reject(400, "x-oss-request-id is not ASCII")),
 ];
 
 /// A complete request; `body` is at most `MAX_BODY_BYTES`.
@@ -38,8 +39,6 @@ pub struct Response {
     pub body: Cow<'static, [u8]>,
     /// For the log, escaped already.
     pub note: String,
-    /// The same request would get the same answer for as long as the clock shows this second.
-    pub reusable: bool,
 }
 
 impl Request {
@@ -73,7 +72,7 @@ impl Response {
             ("Content-Type", Cow::Borrowed(content_type)),
             ("X-Content-Type-Options", Cow::Borrowed("nosniff")),
         ];
-        Response { status, headers, body: body.into(), note: String::new(), reusable: false }
+        Response { status, headers, body: body.into(), note: String::new() }
     }
 
     pub fn json(status: u16, value: &Value) -> Response {
@@ -103,9 +102,10 @@ impl Response {
         self
     }
 
-    pub fn reusable(mut self, reusable: bool) -> Response {
-        self.reusable = reusable;
-        self
+    /// The same request would get the same response for as long as the clock shows this second.
+    /// The proxy keeps it so long, and takes this header off.
+    pub fn cacheable(self, cacheable: bool) -> Response {
+        if cacheable { self.with("X-Accel-Expires", "1") } else { self }
     }
 
     pub fn noted(mut self, note: String) -> Response {

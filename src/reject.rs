@@ -5,21 +5,21 @@
 pub struct Reject(pub u16, pub &'static str);
 
 impl Reject {
-    // The door: requests that nobody behind it sees.
-    pub const BAD_BYTE: Reject = Reject(400, "control character or not ASCII");
+    // The proxy: requests that the application does not see.
     pub const BAD_HOST: Reject = Reject(400, "host is missing or there twice");
     pub const BAD_LENGTH: Reject = Reject(400, "content length is not a number");
     pub const BAD_LINE_END: Reject = Reject(400, "line does not end in CRLF");
     pub const BAD_REQUEST_TARGET: Reject = Reject(400, "bad request target");
+    pub const CONTROL_CHARACTER: Reject = Reject(400, "control character in the header");
+    pub const HEADER_TWICE: Reject = Reject(400, "a header is there twice");
     pub const MALFORMED: Reject = Reject(400, "malformed request");
     pub const TWO_LENGTHS: Reject = Reject(400, "two content lengths");
-    pub const TWICE: Reject = Reject(400, "a header field is there twice");
     pub const TOO_SLOW: Reject = Reject(408, "request took too long");
     pub const NO_LENGTH: Reject = Reject(411, "content length is missing");
     pub const BODY_TOO_LONG: Reject = Reject(413, "body too long");
     pub const BAD_EXPECTATION: Reject = Reject(417, "unknown expectation");
     pub const HEAD_TOO_LONG: Reject = Reject(431, "header too long");
-    pub const TOO_MANY_FIELDS: Reject = Reject(431, "too many header fields");
+    pub const TOO_MANY_HEADERS: Reject = Reject(431, "too many headers");
     pub const TRANSFER_CODING: Reject = Reject(501, "transfer codings are not supported");
     pub const BUSY: Reject = Reject(503, "busy");
     pub const BAD_VERSION: Reject = Reject(505, "not HTTP/1.0 or HTTP/1.1");

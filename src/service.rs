@@ -1,20 +1,19 @@
 //! The service manager's side: a listening socket that outlives us in systemd's descriptor store,
-//! readiness, a watchdog that goes the whole way from the door to the loop, the signals that end us
-//! without dropping a callback, and secrets that leave the environment. Implements sd_notify(3) and
-//! sd_listen_fds(3); without systemd only signals and secrets matter.
+//! what we tell it, and secrets that leave the environment. Implements sd_notify(3) and
+//! sd_listen_fds(3). Without systemd nothing here does anything, but for the secrets.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::Arc;
-use std::time::Duration;
 
 use listenfd::ListenFd;
-use signal_hook::consts::{SIGINT, SIGPIPE, SIGTERM};
-use socket2::{Domain, MsgHdr, SockAddr, SockRef, Socket, Type};
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, listen,
+    sendmsg, socket,
+};
 
 use crate::config::{Listen, SECRETS, Vars};
 use crate::{log, time};
@@ -23,9 +22,6 @@ use crate::{log, time};
 const HANDED_OVER: &str = "APPSERVER_SECRETS_ON_STDIN";
 /// The socket's name in the descriptor store.
 const NAME: &str = "FDNAME=listener";
-/// std's 128 overflow when many connect at once: who comes then waits for TCP to try again.
-pub const BACKLOG: i32 = 4096;
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a process was started with can be read in `/proc/PID/environ` for as long as it runs. So
 /// where secrets are among it, we start anew in our own place without them, and hand them over.
@@ -39,12 +35,9 @@ pub fn take_secrets(mut vars: Vars) -> Vars {
         let error = start_anew(&vars).err().unwrap_or(ErrorKind::Other.into());
         let text = format!("secrets stay visible in the environment of this process: {error}");
         log::line(time::now(), &text);
-        // The attempt left SIGPIPE at its default, and a client that goes away would end us.
-        let _ = signal_hook::flag::register(SIGPIPE, Arc::default());
     }
     vars
 }
-
 /// Returns only if that fails.
 fn start_anew(vars: &Vars) -> io::Result<()> {
     let (mut write, read) = UnixStream::pair()?;
@@ -63,105 +56,64 @@ fn start_anew(vars: &Vars) -> io::Result<()> {
 
 /// The socket for `listen` that the process before us left with systemd. It never stopped
 /// listening: who connected meanwhile waits in it.
-pub fn inherited(listen: &Listen) -> Option<Socket> {
+pub fn inherited(address: &Listen) -> Option<OwnedFd> {
     let mut handed = ListenFd::from_env();
-    (0..handed.len()).find_map(|index| {
-        let tcp = handed.take_tcp_listener(index).ok().flatten().map(OwnedFd::from);
-        let unix = || handed.take_unix_listener(index).ok().flatten().map(OwnedFd::from);
-        let socket = Socket::from(tcp.or_else(unix)?);
-        let address = socket.local_addr().ok()?;
-        let same = match listen {
-            Listen::Tcp(wanted) => address.as_socket().is_some_and(|there| {
-                there.ip() == wanted.ip() && [there.port(), 0].contains(&wanted.port())
-            }),
+    let all = (0..handed.len()).filter_map(|index| match address {
+        Listen::Tcp(wanted) => {
+            let listener: TcpListener = handed.take_tcp_listener(index).ok()??;
+            let there = listener.local_addr().ok()?;
+            let same = there.ip() == wanted.ip() && [there.port(), 0].contains(&wanted.port());
+            same.then(|| OwnedFd::from(listener))
+        }
+        Listen::Unix(path) => {
+            let listener: UnixListener = handed.take_unix_listener(index).ok()??;
             // The path may have been removed under it: then nobody can reach it.
-            Listen::Unix(path) => address.as_pathname() == Some(path) && path.exists(),
-        };
-        // What does not listen is not ours, whatever its address.
-        same.then_some(socket).filter(|socket| socket.listen(BACKLOG).is_ok())
-    })
+            let same = listener.local_addr().ok()?.as_pathname() == Some(path) && path.exists();
+            same.then(|| OwnedFd::from(listener))
+        }
+    });
+    // What does not listen is not ours, whatever its address.
+    let mut listening = all.filter(|socket| listen(socket, Backlog::MAXCONN).is_ok());
+    listening.next()
 }
 
 /// Has systemd close what was kept.
 pub fn forget() {
-    notify(&["FDSTOREREMOVE=1", NAME], None);
+    notify(&["FDSTOREREMOVE=1", NAME]);
 }
 
 /// Leaves the socket with systemd for the process after us.
-pub fn keep(socket: &Socket) {
-    notify(&["FDSTORE=1", NAME], Some(socket));
+pub fn keep(socket: &OwnedFd) {
+    send(&["FDSTORE=1", NAME], &[socket.as_raw_fd()]);
 }
 
-/// Tells systemd, if it asked to be told. It is never worth an error.
-fn notify(lines: &[&str], socket: Option<&Socket>) {
-    let Some(path) = std::env::var("NOTIFY_SOCKET").ok() else { return };
+/// Tells systemd, if it asked to be told.
+pub fn notify(lines: &[&str]) {
+    send(lines, &[]);
+}
+
+/// It is never worth an error.
+fn send(lines: &[&str], descriptors: &[RawFd]) {
+    let Ok(path) = std::env::var("NOTIFY_SOCKET") else { return };
     let address = match path.strip_prefix('@') {
-        Some(name) => SocketAddr::from_abstract_name(name),
-        None => SocketAddr::from_pathname(&path),
+        Some(name) => UnixAddr::new_abstract(name.as_bytes()),
+        None => UnixAddr::new(path.as_str()),
     };
-    let connected = UnixDatagram::unbound().and_then(|datagram| {
-        datagram.connect_addr(&address?)?;
-        Ok(datagram)
-    });
-    let Ok(datagram) = connected else { return };
+    let datagram = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
+    let (Ok(address), Ok(datagram)) = (address, datagram) else { return };
     let text = lines.join("\n");
-    let mut control = Vec::new();
-    if let Some(socket) = socket {
-        // struct cmsghdr of unix(7), then the descriptor: length, SOL_SOCKET, SCM_RIGHTS.
-        let length = size_of::<usize>() + 3 * size_of::<i32>();
-        control.extend(length.to_ne_bytes());
-        control.extend([1, 1, socket.as_raw_fd()].map(i32::to_ne_bytes).concat());
-        control.resize(length.next_multiple_of(size_of::<usize>()), 0);
-    }
+    let rights = [ControlMessage::ScmRights(descriptors)];
+    let control = if descriptors.is_empty() { &[] } else { rights.as_slice() };
     let parts = [IoSlice::new(text.as_bytes())];
-    let message = MsgHdr::new().with_buffers(&parts).with_control(&control);
-    let _ = SockRef::from(&datagram).sendmsg(&message, 0);
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    let _ = sendmsg(datagram.as_raw_fd(), &parts, control, flags, Some(&address));
 }
 
-/// From now on signals do not end us, but come here.
-pub fn signals() -> io::Result<UnixStream> {
-    let (signals, write) = UnixStream::pair()?;
-    for signal in [SIGTERM, SIGINT] {
-        signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
-    }
-    Ok(signals)
-}
-
-/// Tells systemd that we serve, and then, as often as it asks for, that a request still finds its
-/// way to the loop and back; returns when we are told to end, with whoever has begun to be served.
-pub fn watch(mut signals: UnixStream, address: &SockAddr) -> io::Result<()> {
+/// How often systemd wants to hear that we work, in milliseconds: four times as often as it must,
+/// so that one late health check does not end us.
+pub fn watchdog_interval() -> Option<u64> {
     let variable = |name| std::env::var(name).ok()?.parse::<u64>().ok();
-    let ours = variable("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
-    let interval = variable("WATCHDOG_USEC").filter(|all| ours && *all > 0);
-    // Often enough that one lost probe does not end us.
-    let pause = interval.map(|all| Duration::from_micros(all.div_ceil(4)));
-    signals.set_read_timeout(pause)?;
-    notify(&["READY=1"], None);
-    loop {
-        match signals.read(&mut [0]) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                if probe(address).is_ok() {
-                    notify(&["WATCHDOG=1"], None);
-                }
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            _ => break,
-        }
-    }
-    notify(&["STOPPING=1"], None);
-    Ok(())
-}
-
-/// A health check of our own, as any client would make it. A door that is too busy is alive, and a
-/// dead loop ends the process by itself (`door::TIMEOUT`).
-pub fn probe(address: &SockAddr) -> io::Result<()> {
-    let mut socket = Socket::new(Domain::from(i32::from(address.family())), Type::STREAM, None)?;
-    socket.set_read_timeout(Some(PROBE_TIMEOUT))?;
-    socket.set_write_timeout(Some(PROBE_TIMEOUT))?;
-    socket.connect(address)?; // to the unspecified address is to ourselves (Linux)
-    socket.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer)?;
-    let alive = ["HTTP/1.1 200 ", "HTTP/1.1 503 "].iter().any(|line| answer.starts_with(line));
-    if alive { Ok(()) } else { Err(ErrorKind::Other.into()) }
+    let is_ours = variable("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+    let microseconds = variable("WATCHDOG_USEC").filter(|all| is_ours && *all > 0)?;
+    Some(microseconds.div_ceil(4000))
 }

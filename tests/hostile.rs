@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use appserver::head::{self, Limits};
 use appserver::http::{HEADERS, MAX_BODY_BYTES};
+use appserver::proxy::head::{self, Limits};
 use oss_standin::{KeyFault, Options, Standin};
 use support::hostile::{
     Random, connect, connect_from, connect_narrow, is_closed, limit_descriptors, limit_threads,
@@ -858,7 +858,7 @@ fn requests_on_the_border() {
             assert!(told[0].text().starts_with("{\"reason\":\""), "{shown}: {:?}", told[0]);
         }
     }
-    for field in HEADERS {
+    for (field, _) in HEADERS {
         let twice = plain(&format!("{field}: a\r\n{}: b\r\n", field.to_uppercase()));
         assert_eq!(statuses(&answers(world.address(), twice.as_bytes())), [400], "two of {field}");
     }
@@ -1038,12 +1038,12 @@ struct Fate {
 }
 
 fn fate(bytes: &[u8]) -> Fate {
-    let limits = Limits { fields: &HEADERS, max_body_bytes: MAX_BODY_BYTES };
+    let limits = Limits { headers: &HEADERS, max_body_bytes: MAX_BODY_BYTES };
     let mut fate = Fate { answers: 0, heads: Vec::new(), refused: None, open: false };
     let mut rest = bytes;
     while !rest.is_empty() {
         let head = match head::end(rest, &mut 0) {
-            Ok(Some(end)) => head::canonical(&rest[..end], limits).map(|head| (end, head)),
+            Ok(Some(end)) => head::request(&rest[..end], limits).map(|head| (end, head)),
             Ok(None) => return fate,
             Err(reject) => Err(reject),
         };
@@ -1054,7 +1054,7 @@ fn fate(bytes: &[u8]) -> Fate {
                 return fate;
             }
         };
-        let Some(after) = rest.get(end + head.length..) else { return fate };
+        let Some(after) = rest.get(end + head.content_length.unwrap_or(0)..) else { return fate };
         if head.canonical.starts_with("HEAD ") {
             fate.heads.push(fate.answers);
         }

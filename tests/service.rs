@@ -178,6 +178,7 @@ fn the_watchdog_is_told_again_and_again() {
         let mut service = world.start_first();
         world.manager.wait("WATCHDOG=1", 4);
         assert!(service.stop().success());
+        world.manager.wait("STOPPING=1", 1);
         let messages = world.manager.messages();
         assert_eq!(messages.last().unwrap(), "STOPPING=1");
         let ready = messages.iter().position(|message| message == "READY=1").unwrap();
@@ -202,6 +203,7 @@ fn without_a_watchdog_of_its_own_it_is_silent() {
     for (world, service) in worlds.iter().zip(&mut services) {
         assert_eq!(world.manager.count("WATCHDOG=1"), 0);
         assert!(service.stop().success());
+        world.manager.wait("STOPPING=1", 1);
         assert_eq!(world.manager.messages().len(), 4);
     }
 }

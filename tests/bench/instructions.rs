@@ -9,9 +9,9 @@ use appserver::app::App;
 use appserver::callback::{Claim, PublicKey};
 use appserver::config::{Config, Vars};
 use appserver::credentials::{Credentials, Secret};
-use appserver::head::{self, Limits};
 use appserver::http::{HEADERS, MAX_BODY_BYTES, Request};
 use appserver::policy::{self, Terms};
+use appserver::proxy::head::{self, Limits};
 use appserver::token::CallbackTokens;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use md5::{Digest, Md5};
@@ -152,11 +152,11 @@ fn rewrite(calls: u64) {
     text += &format!("User-Agent: aliyun-oss-callback\r\nContent-Length: {}\r\n", body.len());
     text.extend(headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")));
     text += "x-oss-bucket: examplebucket\r\nx-oss-owner: 1234567890123456\r\n\r\n";
-    let limits = Limits { fields: &HEADERS, max_body_bytes: MAX_BODY_BYTES };
+    let limits = Limits { headers: &HEADERS, max_body_bytes: MAX_BODY_BYTES };
     for _ in 0..calls {
         let end = head::end(black_box(text.as_bytes()), &mut 0);
         assert_eq!(end, Ok(Some(text.len())));
-        assert!(black_box(head::canonical(text.as_bytes(), limits)).is_ok());
+        assert!(black_box(head::request(text.as_bytes(), limits)).is_ok());
     }
 }
 

@@ -2,25 +2,25 @@
 //! the tests in `tests/head.rs`, with fewer bytes and any compiler.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::mpsc::{self, Receiver};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use appserver::callback::{self, Claim, PublicKey};
 use appserver::config::KeySource;
-use appserver::engine::{self, Answer, Engine};
-use appserver::head::{self, Head, Limits};
-use appserver::http::{HEADERS, MAX_BODY_BYTES, Request};
+use appserver::http::{HEADERS, MAX_BODY_BYTES};
 use appserver::keys::Keys;
+use appserver::proxy::head::{self, Head, Limits};
+use appserver::proxy::upstream::Upstream;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oss_standin::{Options, Standin, callback_string_to_sign};
 
-const LIMITS: Limits = Limits { fields: &HEADERS, max_body_bytes: MAX_BODY_BYTES };
-const PEER: &str = "192.0.2.1";
+const LIMITS: Limits = Limits { headers: &HEADERS, max_body_bytes: MAX_BODY_BYTES };
+const CLIENT: &str = "192.0.2.1";
 
-/// The real engine before a real tiny_http, and a loop that answers with what it read.
-static ENGINE: LazyLock<Mutex<(Engine, Receiver<Answer>)>> = LazyLock::new(|| {
+/// The real way to a real tiny_http, whose loop answers with what it has read.
+static UPSTREAM: LazyLock<Mutex<Upstream>> = LazyLock::new(|| {
     let name = format!("appserver-fuzz-{}", std::process::id());
     let path = std::env::temp_dir().join(name);
     let _ = std::fs::remove_file(&path);
@@ -28,45 +28,45 @@ static ENGINE: LazyLock<Mutex<(Engine, Receiver<Answer>)>> = LazyLock::new(|| {
     let stream = UnixStream::connect(&path).expect("a connection");
     std::fs::remove_file(&path).expect("nobody else comes");
     let server = tiny_http::Server::from_listener(listener, None).expect("a server");
-    let (sender, answers) = mpsc::channel();
     thread::spawn(move || {
-        while let Ok(mut message) = server.recv() {
-            let mut bytes = Vec::new();
-            message.as_reader().read_to_end(&mut bytes).expect("the body");
-            drop(message.into_writer());
-            for (number, request) in engine::requests(&bytes).expect("requests") {
-                let Request { method, target, headers, body, peer } = request;
-                let fields = headers.iter().map(|(name, value)| format!("{name}={value}\n"));
-                let text = format!("{method} {target}\n{}{peer}\n", fields.collect::<String>());
-                let message = [text.as_bytes(), &body].concat();
-                let answer = Answer { number, message, reusable: false };
-                sender.send(answer).expect("the test listens");
+        while let Ok(mut request) = server.recv() {
+            let mut text = format!("{} {}\n", request.method(), request.url());
+            for header in request.headers() {
+                text += &format!("{}={}\n", header.field, header.value);
             }
+            let mut echo = text.into_bytes();
+            request.as_reader().read_to_end(&mut echo).expect("the body");
+            let response = tiny_http::Response::from_data(echo);
+            let response = response.with_chunked_threshold(usize::MAX);
+            request.respond(response).expect("the test listens");
         }
     });
-    Mutex::new((Engine::new(stream, 16, 0).expect("an engine"), answers))
+    Mutex::new(Upstream::new(stream).expect("an upstream"))
 });
 
-/// What the loop above reads of a request, and of one that it comes together with.
-fn read_by_loop(head: &Head, body: &[u8]) -> [Vec<u8>; 2] {
-    let mut engine = ENGINE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (engine, answers) = &mut *engine;
-    let plain = head::canonical(b"GET /plain HTTP/1.0\r\n\r\n", LIMITS).expect("a head");
-    engine.ask(7, PEER, head, body);
-    engine.ask(8, PEER, &plain, &[]);
-    [7, 8].map(|whose| {
-        for _ in 0..1500 {
-            engine.flush(); // what the stream did not take before
-            if let Ok(answer) = answers.recv_timeout(Duration::from_millis(20)) {
-                assert_eq!(engine.answered(answer.number), whose);
-                return answer.message;
-            }
-        }
-        panic!("no answer")
-    })
+/// What the loop above reads of a request, and of one that comes right behind it.
+fn read_by_backend(head: &Head, body: &[u8]) -> [Vec<u8>; 2] {
+    let mut upstream = UPSTREAM.lock().unwrap_or_else(PoisonError::into_inner);
+    let plain = head::request(b"GET /plain HTTP/1.0\r\n\r\n", LIMITS).expect("a head");
+    upstream.push(7, head, body, CLIENT, 0);
+    upstream.push(8, &plain, &[], CLIENT, 0);
+    let mut responses = Vec::new();
+    while responses.len() < 2 {
+        upstream.flush().expect("the loop reads");
+        let mut interest = PollFlags::POLLIN;
+        interest.set(PollFlags::POLLOUT, upstream.has_output());
+        let mut set = [PollFd::new(upstream.stream.as_fd(), interest)];
+        assert_ne!(poll(&mut set, PollTimeout::from(30_000_u16)), Ok(0), "no response");
+        responses.extend(upstream.receive(&mut [0; 4096]).expect("responses"));
+    }
+    let numbers: Vec<u64> = responses.iter().map(|response| response.connection).collect();
+    assert_eq!(numbers, [7, 8]);
+    let mut bodies = responses.into_iter().map(|response| response.body.to_vec());
+    // A HEAD has a response without a body, so what the loop read of it cannot be seen.
+    [bodies.next().unwrap_or_default(), bodies.next().unwrap_or_default()]
 }
 
-/// Heads: what the loop reads is what the door meant, and the door meant what was sent.
+/// Heads: what the loop reads is what the proxy meant, and the proxy meant what was sent.
 pub fn head(bytes: &[u8]) {
     let end = head::end(bytes, &mut 0);
     // However the bytes come, the end is the same.
@@ -77,17 +77,24 @@ pub fn head(bytes: &[u8]) {
 
     let Ok(Some(end)) = end else { return };
     let (raw, rest) = bytes.split_at(end);
-    let Ok(door) = head::canonical(raw, LIMITS) else { return };
-    let raw = std::str::from_utf8(raw).expect("only ASCII passes");
-    let expected = read(raw);
-    assert_eq!(door, expected.head, "{raw}");
+    let Ok(passed) = head::request(raw, LIMITS) else { return };
+    let raw = String::from_utf8_lossy(raw);
+    let expected = read(&raw);
+    assert_eq!(passed, expected.head, "{raw}");
 
     // Any length that is let in has a body, whatever the bytes here have.
     let mut body = rest.to_vec();
-    body.resize(door.length, b'x');
-    let [read, next] = read_by_loop(&door, &body);
-    let meant = [expected.echo.as_bytes(), PEER.as_bytes(), b"\n", &body].concat();
-    assert_eq!(next, format!("GET /plain\n{PEER}\n").as_bytes());
+    body.resize(passed.content_length.unwrap_or(0), b'x');
+    let [read, next] = read_by_backend(&passed, &body);
+    let added = |length: usize| match length {
+        0 => format!("host=a\nx-forwarded-for={CLIENT}\n"),
+        length => format!("host=a\nx-forwarded-for={CLIENT}\ncontent-length={length}\n"),
+    };
+    assert_eq!(next, format!("GET /plain\n{}", added(0)).as_bytes());
+    let mut meant = [expected.echo.as_bytes(), added(body.len()).as_bytes(), &body].concat();
+    if passed.method() == "HEAD" {
+        meant.clear();
+    }
     assert!(read == meant, "{:?} is read from {raw:?}", String::from_utf8_lossy(&read));
 }
 
@@ -132,30 +139,35 @@ fn read(raw: &str) -> Expected {
     assert!(all("host").len() <= 1 && (version == "HTTP/1.0" || all("host").len() == 1));
     let lengths = all("content-length");
     assert!(lengths.len() <= 1 && (method != "POST" || lengths.len() == 1));
-    let length = lengths.first().map_or(0, |digits| {
+    let content_length = lengths.first().map(|digits| {
         assert!(digits.bytes().all(|byte| byte.is_ascii_digit()), "{digits}");
         digits.parse().expect("a number")
     });
-    assert!(length <= MAX_BODY_BYTES);
+    assert!(content_length.unwrap_or(0) <= MAX_BODY_BYTES);
     let expectations = all("expect");
     assert!(expectations.iter().all(|one| one.eq_ignore_ascii_case("100-continue")));
-    let close = all("connection").iter().any(|one| one.to_ascii_lowercase().contains("close"));
-    let forwarded = all("x-forwarded-for").last().and_then(|list| list.split(',').next_back());
+    let connection = all("connection").into_iter().filter(|one| one.is_ascii());
+    let close = connection.map(str::to_ascii_lowercase).any(|one| one.contains("close"));
+    let forwarded = all("x-forwarded-for").last().copied().filter(|list| list.is_ascii());
+    let forwarded = forwarded.and_then(|list| list.split(',').next_back());
 
     let mut canonical = format!("{method} {path} HTTP/1.1\r\n");
     let mut echo = format!("{method} {path}\n");
     for (name, value) in &fields {
-        if HEADERS.contains(&name.as_str()) {
+        if HEADERS.iter().any(|(known, _)| known == name) {
             assert_eq!(all(name).len(), 1, "{name}");
+            assert!(value.is_ascii(), "{name}: {value}");
             canonical += &format!("{name}: {value}\r\n");
             echo += &format!("{name}={value}\n");
         }
     }
     let head = Head {
         canonical,
-        length,
+        content_length,
+        has_host: !all("host").is_empty(),
         close: close || version == "HTTP/1.0",
-        expects: !expectations.is_empty() && version == "HTTP/1.1",
+        expects_continue: !expectations.is_empty() && version == "HTTP/1.1",
+        is_authorized: !all("authorization").is_empty(),
         forwarded_for: forwarded.and_then(|last| last.trim().parse().ok()),
     };
     Expected { head, echo }

@@ -1,0 +1,373 @@
+//! A small reverse proxy, in one thread around one `poll`: it owns every client's socket, forwards
+//! complete, bounded, canonical requests to the backend, and relays its responses. It waits for
+//! nobody, so what one client does or leaves undone costs no other client anything. It knows
+//! HTTP/1.1 (RFC 9112) and nothing of the application behind it.
+
+mod cache;
+mod connection;
+pub mod head;
+mod lifecycle;
+mod places;
+pub mod upstream;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
+
+use crate::metrics::{REFUSALS, REPEATED};
+use crate::reject::Reject;
+use crate::{log, time};
+
+use cache::Cache;
+use connection::{Connection, End, READ_BYTES, Response, State, Then};
+use head::Limits;
+use upstream::Upstream;
+
+// All times of the proxy, in milliseconds.
+
+/// From the first byte of a request to its last, and of a response likewise: for the whole message,
+/// since with a timeout per read a byte every nine seconds would hold a place for ever.
+const MESSAGE_TIMEOUT: u64 = 10_000;
+/// Between two requests of a connection.
+const IDLE_TIMEOUT: u64 = 15_000;
+/// For a client to read a refusal before its connection is closed.
+const LINGER_TIMEOUT: u64 = 1000;
+/// From a whole request to its response. OSS waits 5 s.
+const RESPONSE_TIMEOUT: u64 = 4000;
+/// A backend that has answered nothing for so long frees no place soon.
+const STALL_TIMEOUT: u64 = 500;
+/// For so long a connection is not evicted for another whose source holds as many places.
+const GRACE: u64 = 20;
+/// Until a place or a descriptor is looked for again, while a newcomer waits for one.
+const RETRY_INTERVAL: u64 = 2;
+/// After a signal to end: until all is over, and until the last request must have come whole.
+const DRAIN_TIMEOUT: u64 = 5000;
+const DRAIN_REQUEST_TIMEOUT: u64 = 1000;
+const DRAIN_INTERVAL: u64 = 10;
+const NEVER: u64 = u64::MAX;
+
+/// What a connection may buffer on its own account.
+const OWN_BYTES: usize = READ_BYTES;
+/// What all may buffer beyond that together, so that many slow senders of long bodies, and many
+/// slow readers, cannot make the process grow.
+const SHARED_BYTES: usize = 384 * 1024;
+/// Responses of the backend are read in pieces of this.
+const BUFFER_BYTES: usize = 32 * 1024;
+/// Requests that are read before the backend is given them: it has work while more are read.
+const MAX_UNSENT: usize = 8;
+
+// What `poll` can find beside connections, whose numbers begin at 1. In flight, 0 is a health check.
+const UPSTREAM: u64 = 0;
+const LISTENER: u64 = u64::MAX;
+const SIGNALS: u64 = u64::MAX - 1;
+
+pub struct Settings {
+    pub limits: Limits,
+    /// Clients that are served at a time.
+    pub max_connections: usize,
+    /// Requests that the backend has at a time.
+    pub max_in_flight: usize,
+    /// A target that a backend which works answers with 200.
+    pub health_target: &'static str,
+    /// Milliseconds between two health checks; none: one at the start is all.
+    pub health_interval: Option<u64>,
+}
+
+pub struct Proxy {
+    settings: Settings,
+    listener: OwnedFd,
+    upstream: Upstream,
+    /// SIGTERM and SIGINT come here.
+    signals: SignalFd,
+    /// By number, in the order of their coming.
+    connections: BTreeMap<u64, Connection>,
+    last_number: u64,
+    /// A client for whom there is no place yet. Others wait in the backlog.
+    newcomer: Option<Connection>,
+    /// When connections may be accepted: not before the backend has answered a health check, a
+    /// little later when there is no descriptor, and never again once a drain has begun.
+    accept_at: u64,
+    /// Connections whose request is whole, in the order of their requests.
+    queue: VecDeque<u64>,
+    /// Connections that were given a response in this turn. It is written after the log.
+    responded: Vec<u64>,
+    cache: Cache,
+    log: String,
+    buffer: Box<[u8; BUFFER_BYTES]>,
+    started: Instant,
+    /// Milliseconds since the start.
+    now: u64,
+    /// Unix time, for the log and the cache.
+    second: u64,
+    health_check_at: u64,
+    is_ready: bool,
+    /// Since when each response is its connection's last.
+    draining_since: Option<u64>,
+}
+
+impl Proxy {
+    /// `listener` does not block. `backend` is connected to a server of HTTP/1.1 (see `upstream`).
+    pub fn new(
+        settings: Settings,
+        listener: OwnedFd,
+        backend: UnixStream,
+        signals: SignalFd,
+    ) -> io::Result<Proxy> {
+        Ok(Proxy {
+            settings,
+            listener,
+            upstream: Upstream::new(backend)?,
+            signals,
+            connections: BTreeMap::new(),
+            last_number: 0,
+            newcomer: None,
+            accept_at: NEVER,
+            queue: VecDeque::new(),
+            responded: Vec::new(),
+            cache: Cache::default(),
+            log: String::new(),
+            buffer: Box::new([0; BUFFER_BYTES]),
+            started: Instant::now(),
+            now: 0,
+            second: time::now(),
+            health_check_at: 0,
+            is_ready: false,
+            draining_since: None,
+        })
+    }
+
+    /// Serves until a signal ends it and all who came before are served. An error means that the
+    /// backend is gone.
+    pub fn run(&mut self) -> io::Result<()> {
+        while !self.is_drained() {
+            self.check_health();
+            self.forward()?;
+            for number in self.wait()? {
+                match number {
+                    UPSTREAM => self.deliver()?,
+                    SIGNALS => self.drain(),
+                    LISTENER => self.accept(),
+                    number => self.advance(number),
+                }
+                if self.queue.len() >= MAX_UNSENT {
+                    self.forward()?;
+                }
+            }
+            if self.newcomer.is_some() {
+                self.accept();
+            }
+            self.write_responses();
+        }
+        Ok(())
+    }
+
+    /// Waits until something can be done, or must be. Returns what that is.
+    fn wait(&mut self) -> io::Result<Vec<u64>> {
+        let mut wake_at = self.next_check();
+        let (mut polled, mut set) = (Vec::new(), Vec::new());
+        let mut add = |number, fd, interest| {
+            polled.push(number);
+            set.push(PollFd::new(fd, interest));
+        };
+        let mut upstream = PollFlags::POLLIN;
+        upstream.set(PollFlags::POLLOUT, self.upstream.has_output());
+        add(UPSTREAM, self.upstream.stream.as_fd(), upstream);
+        for (number, connection) in &self.connections {
+            wake_at = wake_at.min(connection.deadline);
+            let interest = connection.interest();
+            if !interest.is_empty() {
+                add(*number, connection.stream.as_fd(), interest);
+            }
+        }
+        add(SIGNALS, self.signals.as_fd(), PollFlags::POLLIN);
+        if self.accept_at <= self.now && self.newcomer.is_none() {
+            add(LISTENER, self.listener.as_fd(), PollFlags::POLLIN);
+        }
+        let timeout = wake_at.saturating_sub(self.now);
+        match poll(&mut set, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::NONE)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let ready = polled.iter().zip(&set).filter(|(_, fd)| fd.any() == Some(true));
+        let mut ready: Vec<u64> = ready.map(|(number, _)| *number).collect();
+        self.now = self.started.elapsed().as_millis() as u64;
+        self.second = time::now();
+        if self.now >= wake_at {
+            let late = self.connections.iter().filter(|(_, one)| one.deadline <= self.now);
+            ready.extend(late.map(|(number, _)| *number));
+        }
+        Ok(ready)
+    }
+
+    /// When something must be done that is no connection's deadline.
+    fn next_check(&self) -> u64 {
+        if !self.responded.is_empty() {
+            self.now
+        } else if self.newcomer.is_some() {
+            self.now + RETRY_INTERVAL
+        } else if self.draining_since.is_some() {
+            self.now + DRAIN_INTERVAL
+        } else if self.accept_at > self.now {
+            self.accept_at.min(self.health_check_at)
+        } else {
+            self.health_check_at
+        }
+    }
+
+    /// A connection's turn: it is read from or written to once, or its time is over.
+    fn advance(&mut self, number: u64) {
+        let Some(connection) = self.connections.get_mut(&number) else { return };
+        let result = match connection.state {
+            _ if connection.deadline <= self.now => Err(connection.expire()),
+            State::Reading => self.read(number),
+            State::Writing { .. } => self.write(number),
+            State::Lingering => connection.read(self.buffer.as_mut_slice(), self.now),
+            State::Queued | State::Awaiting => Ok(()),
+        };
+        self.settle(number, result);
+    }
+
+    fn settle(&mut self, number: u64, result: Result<(), End>) {
+        match result {
+            Ok(()) => {}
+            Err(End::Gone) => drop(self.connections.remove(&number)),
+            Err(End::Refused(reject)) => self.refuse(number, reject),
+        }
+    }
+
+    fn read(&mut self, number: u64) -> Result<(), End> {
+        let held = self.connections.get(&number).map_or(0, Connection::buffered_bytes);
+        let beyond = (held + READ_BYTES).saturating_sub(OWN_BYTES).min(READ_BYTES);
+        if beyond > 0 && !self.make_room(number, beyond) {
+            return Err(End::Refused(Reject::BUSY));
+        }
+        let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
+        connection.read(self.buffer.get_mut(..READ_BYTES).unwrap_or_default(), self.now)?;
+        self.parse(number)
+    }
+
+    fn parse(&mut self, number: u64) -> Result<(), End> {
+        let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
+        if connection.parse(self.settings.limits)? {
+            self.take_request(number);
+        }
+        Ok(())
+    }
+
+    /// A request is whole: it is answered from the cache, or waits for the backend.
+    fn take_request(&mut self, number: u64) {
+        let Some(connection) = self.connections.get_mut(&number) else { return };
+        let Some((head, _)) = connection.request() else { return };
+        if let Some(response) = self.cache.find(head, self.second) {
+            REPEATED.add();
+            self.log += &log::entry(self.second, &format!("{} 200 again", connection.describe()));
+            connection.consume();
+            self.respond(number, response);
+        } else {
+            connection.state = State::Queued;
+            connection.deadline = self.now + RESPONSE_TIMEOUT;
+            self.queue.push_back(number);
+        }
+    }
+
+    /// Gives the backend requests, as many as it may have.
+    fn forward(&mut self) -> io::Result<()> {
+        while self.upstream.has_room(self.settings.max_in_flight) {
+            let Some(number) = self.queue.pop_front() else { break };
+            let Some(connection) = self.connections.get_mut(&number) else { continue };
+            if !matches!(connection.state, State::Queued) {
+                continue; // it has waited too long
+            }
+            let Some((head, body)) = connection.request() else { continue };
+            self.upstream.push(number, head, body, &connection.client(), self.now);
+            connection.consume();
+            connection.state = State::Awaiting;
+        }
+        self.upstream.flush()
+    }
+
+    /// Gives connections the responses that have come.
+    fn deliver(&mut self) -> io::Result<()> {
+        for delivery in self.upstream.receive(self.buffer.as_mut_slice())? {
+            if delivery.connection == UPSTREAM {
+                self.pass_health_check();
+                continue;
+            }
+            let number = delivery.connection;
+            let Some(connection) = self.connections.get(&number) else { continue };
+            // One that has waited too long was answered already.
+            let State::Awaiting = connection.state else { continue };
+            let response = Response { head: delivery.head.text, body: delivery.body };
+            if let (true, Some(head)) = (delivery.head.is_cacheable, connection.head()) {
+                self.cache.keep(head, &response, self.second);
+            }
+            self.respond(number, response);
+        }
+        Ok(())
+    }
+
+    /// Has a response written. While a newcomer waits for a place it is its connection's last: else
+    /// clients that always ask again in time would own every place for ever.
+    fn respond(&mut self, number: u64, response: Response) {
+        let is_last = self.newcomer.is_some() || self.draining_since.is_some();
+        let then = if is_last { Then::Close } else { Then::Read };
+        if let Some(connection) = self.connections.get_mut(&number) {
+            connection.respond(response, then, self.now);
+            self.responded.push(number);
+        }
+    }
+
+    fn refuse(&mut self, number: u64, reject: Reject) {
+        let Some(connection) = self.connections.get(&number) else { return };
+        let response = self.refusal(&connection.describe(), reject);
+        if let Some(connection) = self.connections.get_mut(&number) {
+            connection.respond(response, Then::Linger, self.now);
+            self.responded.push(number);
+        }
+    }
+
+    /// A response of our own to `request`, and its line in the log. A browser may read why.
+    fn refusal(&mut self, request: &str, Reject(status, reason): Reject) -> Response {
+        REFUSALS.add_for(reason);
+        let text = format!("{request} {status} reason={reason:?}");
+        self.log += &log::entry(self.second, &text);
+        let body = format!("{{\"reason\":\"{reason}\"}}");
+        let head = format!(
+            "HTTP/1.1 {status} Refused\r\nContent-Type: application/json\r\n\
+             Access-Control-Allow-Origin: *\r\nContent-Length: {}\r\n",
+            body.len()
+        );
+        Response { head, body: body.into_bytes().into() }
+    }
+
+    /// Writes the log, and only then what it speaks of.
+    fn write_responses(&mut self) {
+        self.write_log();
+        for number in std::mem::take(&mut self.responded) {
+            let result = self.write(number);
+            self.settle(number, result);
+        }
+        self.write_log(); // of those whose next request had come already
+    }
+
+    fn write_log(&mut self) {
+        log::lines(&self.log);
+        self.log.clear();
+    }
+
+    fn write(&mut self, number: u64) -> Result<(), End> {
+        let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
+        connection.write(self.now)?;
+        match connection.state {
+            State::Reading if connection.has_begun() => self.parse(number),
+            State::Writing { .. } => self.make_room(number, 0).then_some(()).ok_or(End::Gone),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Who is let in, and who gives way. The places (connections) and what they may buffer are shared
+//! out by source, so that no source keeps another from being served.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{SockFlag, SockaddrStorage, accept4, getpeername};
+
+use super::connection::{Connection, Then};
+use super::{GRACE, NEVER, OWN_BYTES, Proxy, RETRY_INTERVAL, SHARED_BYTES, STALL_TIMEOUT};
+use crate::metrics::{CONNECTIONS, EVICTIONS};
+use crate::reject::Reject;
+
+/// Connections accepted before the others have their next turn.
+const MAX_ACCEPTS: usize = 64;
+
+/// Whether there is a place for one more.
+enum Place {
+    Free,
+    /// Soon: the backend has all requests, or all have only just come.
+    Soon,
+    None,
+}
+
+impl Proxy {
+    /// Lets in those who wait in the backlog.
+    pub(super) fn accept(&mut self) {
+        for _ in 0..MAX_ACCEPTS {
+            let next = match self.newcomer.take() {
+                Some(newcomer) => Ok(newcomer),
+                None => accept(&self.listener, self.now),
+            };
+            let newcomer = match next {
+                Ok(newcomer) => newcomer,
+                Err(Errno::EAGAIN) => {
+                    if self.draining_since.is_some() {
+                        self.accept_at = NEVER;
+                    }
+                    return;
+                }
+                Err(Errno::EINTR | Errno::ECONNABORTED | Errno::ENOTCONN) => continue,
+                // There is no descriptor, most likely.
+                Err(_) if self.evict_for(0) => continue,
+                Err(_) => {
+                    self.accept_at = self.now + RETRY_INTERVAL;
+                    return;
+                }
+            };
+            match self.find_place(newcomer.source()) {
+                Place::Free => {
+                    self.last_number += 1;
+                    self.connections.insert(self.last_number, newcomer);
+                    CONNECTIONS.add();
+                }
+                Place::Soon => {
+                    self.newcomer = Some(newcomer);
+                    return;
+                }
+                Place::None => self.turn_away(newcomer),
+            }
+        }
+    }
+
+    /// Looks for a place, and makes one if need be. A source may have a quarter of all; beyond that
+    /// it gives way to itself. A proxy on this machine speaks for many sources, so it may have all.
+    fn find_place(&mut self, source: Option<IpAddr>) -> Place {
+        let is_own = |one: &Connection| source.is_some() && one.source() == source;
+        let held = self.connections.values().filter(|one| is_own(one)).count();
+        if held >= self.settings.max_connections.div_ceil(4) {
+            return if self.evict(is_own) { Place::Free } else { Place::None };
+        }
+        if self.connections.len() < self.settings.max_connections || self.evict_for(held) {
+            return Place::Free;
+        }
+        let waited = self.upstream.oldest().map_or(0, |since| self.now - since);
+        if waited > STALL_TIMEOUT { Place::None } else { Place::Soon }
+    }
+
+    /// Makes a place for a source that holds `held`. Whoever holds the most gives one up at once;
+    /// if that is no more than the newcomer has, only a connection that had time to be served.
+    fn evict_for(&mut self, held: usize) -> bool {
+        let mut shares: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for source in self.connections.values().filter_map(Connection::source) {
+            *shares.entry(source).or_default() += 1;
+        }
+        let largest = shares.into_iter().max_by_key(|(_, share)| *share);
+        if let Some((source, share)) = largest {
+            if share > held + 1 && self.evict(|one| one.source() == Some(source)) {
+                return true;
+            }
+        }
+        let since = self.now.saturating_sub(GRACE);
+        self.evict(|one| one.waiting_since <= since)
+    }
+
+    /// Ends the connection of a kind that has waited longest, unless the backend has its request.
+    fn evict(&mut self, is_meant: impl Fn(&Connection) -> bool) -> bool {
+        let evictable = self.connections.iter().filter(|(_, one)| one.is_evictable());
+        let meant = evictable.filter(|(_, one)| is_meant(one));
+        let longest = meant.min_by_key(|(_, one)| one.waiting_since);
+        let Some(number) = longest.map(|(number, _)| *number) else { return false };
+        self.connections.remove(&number);
+        EVICTIONS.add();
+        true
+    }
+
+    /// Makes sure that a connection may buffer `more` bytes beyond its own. Who does so already and
+    /// has waited longest gives way, be it the connection itself.
+    pub(super) fn make_room(&mut self, number: u64, more: usize) -> bool {
+        let beyond = |one: &Connection| one.buffered_bytes().saturating_sub(OWN_BYTES);
+        while self.connections.values().map(beyond).sum::<usize>() + more > SHARED_BYTES {
+            if !self.evict(|other| beyond(other) > 0) {
+                return false;
+            }
+        }
+        self.connections.contains_key(&number)
+    }
+
+    /// Refuses a client for whom there is no place. What it has sent is not read.
+    fn turn_away(&mut self, mut newcomer: Connection) {
+        let response = self.refusal(&newcomer.describe(), Reject::BUSY);
+        self.write_log();
+        newcomer.respond(response, Then::Linger, self.now);
+        let _ = newcomer.write(self.now); // it fits into what the system buffers
+    }
+}
+
+/// The next client of the backlog.
+fn accept(listener: &OwnedFd, now: u64) -> nix::Result<Connection> {
+    let stream = accept4(listener, SockFlag::SOCK_CLOEXEC)?;
+    let address: SockaddrStorage = getpeername(stream.as_raw_fd())?;
+    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+    let v6 = address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip()));
+    Ok(Connection::new(stream, v4.or(v6).map(|peer| peer.to_canonical()), now))
+}
