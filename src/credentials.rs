@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::errand::Errand;
+use crate::background::Task;
 use crate::metrics::{CREDENTIALS_END, RENEWALS, result};
 use crate::time;
 
@@ -60,7 +60,7 @@ pub struct Signer {
     asked: u64,
     /// Seconds until they are asked for again.
     pause: u64,
-    errand: Errand<Result<Issued, String>>,
+    task: Task<Result<Issued, String>>,
     last_error: String,
 }
 
@@ -72,7 +72,7 @@ impl Signer {
         };
         let pause = if held.is_some() { u64::MAX } else { 0 };
         CREDENTIALS_END.set(u64::from(held.is_none())); // 1970, until there are some
-        Signer { source, held, asked: 0, pause, errand: Errand::NONE, last_error: String::new() }
+        Signer { source, held, asked: 0, pause, task: Task::IDLE, last_error: String::new() }
     }
 
     /// The credentials in force, until they end.
@@ -88,12 +88,12 @@ impl Signer {
         wait: Duration,
         ask: fn(&Source, u64) -> Result<Issued, String>,
     ) -> Option<String> {
-        if now.abs_diff(self.asked) >= self.pause && !self.errand.is_under_way() {
+        if now.abs_diff(self.asked) >= self.pause && !self.task.is_running() {
             (self.asked, self.pause) = (now, RETRY_SECONDS);
             let source = self.source.clone();
-            self.errand.begin(move || ask(&source, now));
+            self.task.start(move || ask(&source, now));
         }
-        let answer = self.errand.end(wait)?.and_then(|issued| {
+        let answer = self.task.result(wait)?.and_then(|issued| {
             let alive = issued.expire > now;
             alive.then_some(issued).ok_or("those that came had ended already".to_owned())
         });

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
+use crate::background::Task;
 use crate::callback::PublicKey;
 use crate::config::KeySource;
-use crate::errand::Errand;
 use crate::metrics::{KEY_FETCHES, result};
 use crate::oss::{agent, read};
 use crate::reject::Reject;
@@ -35,7 +35,7 @@ pub struct Keys {
     /// Unix seconds; compared by distance, so that a clock that steps back stops nothing.
     last_fetch: u64,
     last_refresh: u64,
-    errand: Errand<Result<String, String>>,
+    task: Task<Result<String, String>>,
 }
 
 impl Keys {
@@ -46,7 +46,7 @@ impl Keys {
             KeySource::Origin(origin) => (Some(origin.clone()), BUILT_IN),
         };
         let keys = PublicKey::from_pem(pem).map(|key| (1, key)).into_iter().collect();
-        Keys { origin, keys, last_fetch: 0, last_refresh: 0, errand: Errand::NONE }
+        Keys { origin, keys, last_fetch: 0, last_refresh: 0, task: Task::IDLE }
     }
 
     /// Fetches version 1 when a day has passed (at the start at once, when one may `wait` for it)
@@ -58,12 +58,12 @@ impl Keys {
         fetch: fn(&str) -> Result<String, String>,
     ) -> Option<String> {
         let due = now.abs_diff(self.last_refresh) >= REFRESH_SECONDS;
-        if let Some(origin) = self.origin.as_ref().filter(|_| due && !self.errand.is_under_way()) {
+        if let Some(origin) = self.origin.as_ref().filter(|_| due && !self.task.is_running()) {
             self.last_refresh = now;
             let url = address(origin, 1);
-            self.errand.begin(move || fetch(&url));
+            self.task.start(move || fetch(&url));
         }
-        let pem = self.errand.end(wait)?;
+        let pem = self.task.result(wait)?;
         Some(match self.take(1, pem) {
             Ok(()) => "callback key v1: fetched".to_owned(),
             Err(error) => format!("callback key v1: not fetched ({error}), using the one in hand"),
