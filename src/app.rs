@@ -131,7 +131,7 @@ impl App {
     /// What has to be done now and then; at the start one may `wait` for what comes of it.
     pub fn upkeep(&mut self, now: u64, wait: Duration) {
         let credentials = self.signer.renew(now, wait, sts::ask);
-        let key = self.keys.refresh(now, wait, keys::fetch);
+        let key = self.keys.upkeep(now, wait, keys::fetch);
         for news in credentials.into_iter().chain(key) {
             log::line(now, &news);
         }
@@ -301,7 +301,7 @@ impl App {
             Some(tokens) => Some(tokens.check(claim.path(), request.query(), now)?),
             None => None,
         };
-        let key = self.keys.find(&claim.key_url, now, keys::fetch)?;
+        let key = self.keys.find(&claim.key_url)?;
         let verified = claim.verify(key)?;
         self.upload(request, &verified, prefix.as_deref(), now)
     }

@@ -1,7 +1,8 @@
 //! The callback's public keys, by version. A request names a key URL; it is compared with the one
 //! documented shape and never visited: keys come from our own origin, within limits of time, size
-//! and rate, or from the pinned file. `oss.rs` makes the calls.
+//! and rate, or from the pinned file. They are fetched in the background. `oss.rs` makes the calls.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::background::Task;
@@ -22,82 +23,85 @@ C0fTXv+nvlmklvkcolvpvXLTjaxUHR3W9LXxQ2EHXAJfCB+6H2YF1k8CAwEAAQ==
 -----END PUBLIC KEY-----";
 
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
-/// A fetch holds the loop, so forged requests must not be able to cause many.
 const SECONDS_BETWEEN_FETCHES: u64 = 10;
 const REFRESH_SECONDS: u64 = 86_400;
-/// Verified callbacks have named one version in ten years.
-const MAX_KEYS: usize = 8;
+/// Later versions are never fetched, so that few can wait. OSS has published one in ten years.
+const MAX_VERSION: u32 = 16;
 
+/// Anybody may name any version. Whatever is named, no request waits for a fetch, the daily fetch
+/// of version 1 begins within ten seconds of its time, and a version that exists is fetched within
+/// three minutes: no more than fifteen can wait for a fetch, each of them once.
 pub struct Keys {
     /// None: the key is pinned, and stands for every version.
     origin: Option<String>,
-    keys: Vec<(u32, PublicKey)>,
-    /// Unix seconds; compared by distance, so that a clock that steps back stops nothing.
+    keys: BTreeMap<u32, PublicKey>,
+    /// Versions to fetch, in this order. One stays in until its fetch has ended.
+    queue: VecDeque<u32>,
+    /// When the last fetch of a named version began. Unix seconds; compared by distance, so that a
+    /// clock that steps back stops nothing.
     last_fetch: u64,
+    /// When version 1 was last queued.
     last_refresh: u64,
-    task: Task<Result<String, String>>,
+    task: Task<(u32, Result<String, String>)>,
 }
 
 impl Keys {
-    /// Holds the pinned key, or the built-in one until `refresh` has fetched it.
+    /// Holds the pinned key, or the built-in one until `upkeep` has fetched it.
     pub fn new(source: &KeySource) -> Keys {
         let (origin, pem) = match source {
             KeySource::Pinned(pem) => (None, pem.as_str()),
             KeySource::Origin(origin) => (Some(origin.clone()), BUILT_IN),
         };
         let keys = PublicKey::from_pem(pem).map(|key| (1, key)).into_iter().collect();
-        Keys { origin, keys, last_fetch: 0, last_refresh: 0, task: Task::IDLE }
+        let queue = VecDeque::new();
+        Keys { origin, keys, queue, last_fetch: 0, last_refresh: 0, task: Task::IDLE }
     }
 
-    /// Fetches version 1 when a day has passed (at the start at once, when one may `wait` for it)
-    /// and says in words what came of it. A failure keeps the key in hand for another day.
-    pub fn refresh(
+    /// The key for a decoded `x-oss-pub-key-url`. One that is not held is left to `upkeep`.
+    pub fn find(&mut self, url: &str) -> Result<&PublicKey, Reject> {
+        let named = version(url).ok_or(Reject::BAD_KEY_URL)?;
+        let version = if self.origin.is_some() { named } else { 1 };
+        let is_held = self.keys.contains_key(&version);
+        if !is_held && version <= MAX_VERSION && !self.queue.contains(&version) {
+            self.queue.push_back(version);
+        }
+        self.keys.get(&version).ok_or(Reject::KEY_UNAVAILABLE)
+    }
+
+    /// Begins the fetch that is due (at the start one may `wait` for it), and says in words what
+    /// came of the one that has ended. A failure keeps the keys in hand.
+    pub fn upkeep(
         &mut self,
         now: u64,
         wait: Duration,
-        fetch: fn(&str) -> Result<String, String>,
+        fetch: impl FnOnce(&str) -> Result<String, String> + Send + 'static,
     ) -> Option<String> {
-        let due = now.abs_diff(self.last_refresh) >= REFRESH_SECONDS;
-        if let Some(origin) = self.origin.as_ref().filter(|_| due && !self.task.is_running()) {
+        let origin = self.origin.as_ref()?;
+        if now.abs_diff(self.last_refresh) >= REFRESH_SECONDS {
             self.last_refresh = now;
-            let url = address(origin, 1);
-            self.task.start(move || fetch(&url));
+            self.queue.push_front(1);
         }
-        let pem = self.task.result(wait)?;
-        Some(match self.take(1, pem) {
-            Ok(()) => "callback key v1: fetched".to_owned(),
-            Err(error) => format!("callback key v1: not fetched ({error}), using the one in hand"),
-        })
-    }
-
-    /// The key for a decoded `x-oss-pub-key-url`.
-    pub fn find(
-        &mut self,
-        url: &str,
-        now: u64,
-        mut fetch: impl FnMut(&str) -> Result<String, String>,
-    ) -> Result<&PublicKey, Reject> {
-        let named = version(url).ok_or(Reject::BAD_KEY_URL)?;
-        let wanted = if self.origin.is_some() { named } else { 1 };
-        if !self.keys.iter().any(|(version, _)| *version == wanted) {
-            let soon = now.abs_diff(self.last_fetch) < SECONDS_BETWEEN_FETCHES;
-            if soon || self.keys.len() >= MAX_KEYS {
-                return Err(Reject::KEY_UNAVAILABLE);
+        let is_free = !self.task.is_running();
+        let is_time = now.abs_diff(self.last_fetch) >= SECONDS_BETWEEN_FETCHES;
+        if let Some(&version) = self.queue.front().filter(|_| is_free && is_time) {
+            if version != 1 {
+                self.last_fetch = now; // the daily one holds up no other
             }
-            self.last_fetch = now;
-            let pem = fetch(&address(self.origin.as_deref().unwrap_or_default(), wanted));
-            self.take(wanted, pem).map_err(|_| Reject::KEY_UNAVAILABLE)?;
+            let url = address(origin, version);
+            self.task.start(move || (version, fetch(&url)));
         }
-        let key = self.keys.iter().find(|(version, _)| *version == wanted);
-        key.map(|(_, key)| key).ok_or(Reject::KEY_UNAVAILABLE)
-    }
-
-    fn take(&mut self, version: u32, pem: Result<String, String>) -> Result<(), String> {
+        let (version, pem) = self.task.result(wait)?;
         KEY_FETCHES.add_for(result(&pem));
-        let key = PublicKey::from_pem(&pem?).ok_or("not a public key")?;
-        self.keys.retain(|(held, _)| *held != version);
-        self.keys.push((version, key));
-        Ok(())
+        self.queue.retain(|queued| *queued != version);
+        let key = pem.and_then(|pem| PublicKey::from_pem(&pem).ok_or("not a public key".into()));
+        let outcome = match key {
+            Err(error) => format!("not fetched ({error}), using those in hand"),
+            Ok(key) => {
+                self.keys.insert(version, key);
+                "fetched".to_owned()
+            }
+        };
+        Some(format!("callback key v{version}: {outcome}"))
     }
 }
 

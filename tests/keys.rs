@@ -1,5 +1,6 @@
 //! The public keys: which URLs name one, and how often the network may be asked.
 
+use std::sync::mpsc;
 use std::time::Duration;
 
 use appserver::config::KeySource;
@@ -22,14 +23,53 @@ fn online() -> Keys {
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Where no fetch may begin: `upkeep` would say that one failed.
 fn never(url: &str) -> Result<String, String> {
-    panic!("{url} was fetched")
+    Err(format!("{url} was fetched"))
+}
+
+fn good(_: &str) -> Result<String, String> {
+    Ok(PEM.to_owned())
+}
+
+fn down(_: &str) -> Result<String, String> {
+    Err("down".to_owned())
+}
+
+/// What `upkeep` says of the fetch that it begins now.
+fn upkeep(keys: &mut Keys, now: u64, fetch: fn(&str) -> Result<String, String>) -> Option<String> {
+    keys.upkeep(now, PATIENCE, fetch)
+}
+
+/// Keys whose first refresh is over.
+fn refreshed(now: u64) -> Keys {
+    let mut keys = online();
+    assert_eq!(upkeep(&mut keys, now, good).unwrap(), "callback key v1: fetched");
+    keys
+}
+
+fn is_unavailable(keys: &mut Keys, url: &str) -> bool {
+    keys.find(url).err() == Some(Reject::KEY_UNAVAILABLE)
+}
+
+fn named(version: u32) -> String {
+    format!("http://gosspublic.alicdn.com/callback_pub_key_v{version}.pem")
+}
+
+/// Which version `upkeep` fetches now. It is not there.
+fn fetched(keys: &mut Keys, now: u64) -> Option<String> {
+    let said = keys.upkeep(now, PATIENCE, |url| Err(url.to_owned()))?;
+    let (_, rest) = said.split_once("not fetched (").unwrap();
+    let (url, _) = rest.split_once(')').unwrap();
+    let version = url.strip_prefix("https://gosspublic.alicdn.com/callback_pub_key_");
+    let version = version.and_then(|rest| rest.strip_suffix(".pem"));
+    Some(version.unwrap_or_else(|| panic!("{url}")).to_owned())
 }
 
 #[test]
 fn only_the_documented_url_names_a_key() {
     for good in [V1, "https://gosspublic.alicdn.com/callback_pub_key_v1.pem"] {
-        assert!(online().find(good, NOW, never).is_ok(), "{good}");
+        assert!(online().find(good).is_ok(), "{good}");
     }
     for bad in [
         "",
@@ -54,71 +94,127 @@ fn only_the_documented_url_names_a_key() {
         " http://gosspublic.alicdn.com/callback_pub_key_v1.pem",
         "http://gosspublic.alicdn.com/callback_pub_key_v1.pem\n",
     ] {
-        assert_eq!(online().find(bad, NOW, never).err(), Some(Reject::BAD_KEY_URL), "{bad}");
+        assert_eq!(online().find(bad).err(), Some(Reject::BAD_KEY_URL), "{bad}");
     }
 }
 
 #[test]
-fn what_is_fetched_is_our_own_https_address() {
-    let mut asked = Vec::new();
-    let mut keys = online();
-    let found = keys.find(V2, NOW, |url| {
-        asked.push(url.to_owned());
-        Ok(PEM.to_owned())
-    });
-    assert!(found.is_ok());
-    assert_eq!(asked, ["https://gosspublic.alicdn.com/callback_pub_key_v2.pem"]);
-    assert!(keys.find(V2, NOW + 9 * DAY, never).is_ok(), "a key that was had is kept");
+fn a_refused_name_is_never_fetched() {
+    let mut keys = refreshed(NOW);
+    for url in ["", "http://evil.example/callback_pub_key_v2.pem", &format!("{V2}?x"), &named(0)] {
+        assert_eq!(keys.find(url).err(), Some(Reject::BAD_KEY_URL), "{url}");
+        assert_eq!(upkeep(&mut keys, NOW + 60, never), None);
+    }
+}
+
+/// A request is answered at once, from what is held; the fetch is begun and taken by `upkeep`.
+#[test]
+fn an_unknown_version_is_fetched_in_the_background_from_our_own_https_address() {
+    let mut keys = refreshed(NOW);
+    assert!(is_unavailable(&mut keys, V2));
+    let (asked, address) = mpsc::channel();
+    let (answer, answers) = mpsc::channel();
+    let slow = move |url: &str| {
+        asked.send(url.to_owned()).unwrap();
+        answers.recv().unwrap()
+    };
+    assert_eq!(keys.upkeep(NOW, Duration::ZERO, slow), None);
+    let address = address.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(address, "https://gosspublic.alicdn.com/callback_pub_key_v2.pem");
+    // While that is under way there is no other, whatever time it takes.
+    for second in 0..30 {
+        assert!(is_unavailable(&mut keys, V2) && is_unavailable(&mut keys, V3));
+        assert!(keys.find(V1).is_ok());
+        assert_eq!(keys.upkeep(NOW + second, Duration::ZERO, never), None);
+    }
+    answer.send(Ok(PEM.to_owned())).unwrap();
+    let said = keys.upkeep(NOW + 30, PATIENCE, never).unwrap();
+    assert_eq!(said, "callback key v2: fetched");
+    assert!(keys.find(V2).is_ok() && keys.find(V1).is_ok());
+    assert_eq!(fetched(&mut keys, NOW + 30).unwrap(), "v3");
+    // What is held is not fetched again.
+    assert!(keys.find(V2).is_ok());
+    assert_eq!(upkeep(&mut keys, NOW + 60, never), None);
 }
 
 #[test]
 fn unknown_versions_cost_one_fetch_in_ten_seconds_whatever_comes_of_it() {
-    let mut keys = online();
-    let down = |_: &str| Err("down".to_owned());
-    assert_eq!(keys.find(V2, NOW, down).err(), Some(Reject::KEY_UNAVAILABLE));
+    let mut keys = refreshed(NOW);
+    assert!(is_unavailable(&mut keys, V2));
+    let said = upkeep(&mut keys, NOW, down).unwrap();
+    assert_eq!(said, "callback key v2: not fetched (down), using those in hand");
     for second in 0..10 {
-        for url in [V2, V3] {
-            let refused = keys.find(url, NOW + second, never).err();
-            assert_eq!(refused, Some(Reject::KEY_UNAVAILABLE));
+        for url in [V3, V2] {
+            assert!(is_unavailable(&mut keys, url));
+            assert_eq!(upkeep(&mut keys, NOW + second, never), None);
         }
-        assert!(keys.find(V1, NOW + second, never).is_ok(), "version 1 is always at hand");
+        assert!(keys.find(V1).is_ok(), "version 1 is always at hand");
     }
-    let garbage = |_: &str| Ok("<html>".to_owned());
-    assert_eq!(keys.find(V3, NOW + 10, garbage).err(), Some(Reject::KEY_UNAVAILABLE));
-    assert_eq!(keys.find(V3, NOW + 11, never).err(), Some(Reject::KEY_UNAVAILABLE));
-    assert!(keys.find(V3, NOW + 20, |_| Ok(PEM.to_owned())).is_ok());
-    // A clock that steps back by a year must not stop fetching for a year.
-    assert!(keys.find(V2, NOW - 365 * DAY, |_| Ok(PEM.to_owned())).is_ok());
+    let said = upkeep(&mut keys, NOW + 10, |_| Ok("<html>".to_owned())).unwrap();
+    assert_eq!(said, "callback key v3: not fetched (not a public key), using those in hand");
+    assert_eq!(upkeep(&mut keys, NOW + 19, never), None);
+    assert_eq!(upkeep(&mut keys, NOW + 20, good).unwrap(), "callback key v2: fetched");
+    assert!(keys.find(V2).is_ok() && is_unavailable(&mut keys, V3));
+    // A clock that steps back by an hour must not stop fetching for an hour.
+    assert_eq!(upkeep(&mut keys, NOW - 3600, good).unwrap(), "callback key v3: fetched");
+    assert!(keys.find(V3).is_ok());
+}
+
+/// Somebody names all other versions again and again, so that version 10 should wait.
+#[test]
+fn a_flood_of_names_delays_a_version_by_three_minutes_and_the_refresh_by_ten_seconds() {
+    let mut keys = refreshed(NOW);
+    let flood = |keys: &mut Keys| {
+        for version in (2..=9).chain(11..=9999) {
+            assert!(is_unavailable(keys, &named(version)));
+        }
+    };
+    flood(&mut keys);
+    assert!(is_unavailable(&mut keys, &named(10)));
+    // The refresh falls due a second after a fetch has begun.
+    let start = NOW + DAY - 51;
+    let mut turns = Vec::new();
+    for second in 0..155 {
+        if let Some(version) = fetched(&mut keys, start + second) {
+            turns.push(format!("{second} s: {version}"));
+        }
+        flood(&mut keys);
+    }
+    let expected = "0 s: v2, 10 s: v3, 20 s: v4, 30 s: v5, 40 s: v6, 50 s: v7, 60 s: v1, 61 s: v8, \
+        71 s: v9, 81 s: v11, 91 s: v12, 101 s: v13, 111 s: v14, 121 s: v15, 131 s: v16, \
+        141 s: v10, 151 s: v2";
+    assert_eq!(turns.join(", "), expected);
 }
 
 #[test]
 fn version_1_is_refreshed_once_a_day_and_survives_a_failure() {
     let mut keys = online();
-    let news = keys.refresh(NOW, PATIENCE, |_| Err("down".to_owned())).unwrap();
-    assert_eq!(news, "callback key v1: not fetched (down), using the one in hand");
-    assert_eq!(keys.refresh(NOW + DAY - 1, PATIENCE, never), None);
-    assert!(keys.find(V1, NOW, never).is_ok());
-    let news = keys.refresh(NOW + DAY, PATIENCE, |_| Ok("junk".to_owned())).unwrap();
-    assert!(news.contains("not a public key"), "{news}");
-    assert!(keys.find(V1, NOW + DAY, never).is_ok());
-    let news = keys.refresh(NOW + 2 * DAY, PATIENCE, |_| Ok(PEM.to_owned())).unwrap();
-    assert_eq!(news, "callback key v1: fetched");
+    let said = upkeep(&mut keys, NOW, down).unwrap();
+    assert_eq!(said, "callback key v1: not fetched (down), using those in hand");
+    assert_eq!(upkeep(&mut keys, NOW + DAY - 1, never), None);
+    assert!(keys.find(V1).is_ok());
+    let said = upkeep(&mut keys, NOW + DAY, |_| Ok("junk".to_owned())).unwrap();
+    assert!(said.contains("not a public key"), "{said}");
+    assert!(keys.find(V1).is_ok());
+    let said = upkeep(&mut keys, NOW + 2 * DAY, good).unwrap();
+    assert_eq!(said, "callback key v1: fetched");
     // Nobody waits for it once we serve.
-    let slow: fn(&str) -> Result<String, String> = |_| {
-        std::thread::sleep(Duration::from_millis(200));
-        Ok(PEM.to_owned())
-    };
-    assert_eq!(keys.refresh(NOW + 3 * DAY, Duration::ZERO, slow), None);
-    assert!(keys.find(V1, NOW + 3 * DAY, never).is_ok());
-    assert!(keys.refresh(NOW + 3 * DAY + 1, PATIENCE, never).is_some());
+    let (answer, answers) = mpsc::channel();
+    let slow = move |_: &str| answers.recv().unwrap();
+    assert_eq!(keys.upkeep(NOW + 3 * DAY, Duration::ZERO, slow), None);
+    assert!(keys.find(V1).is_ok());
+    answer.send(Ok(PEM.to_owned())).unwrap();
+    assert!(keys.upkeep(NOW + 3 * DAY + 1, PATIENCE, never).is_some());
 }
 
 #[test]
 fn a_pinned_key_needs_no_network_and_stands_for_every_version() {
     let mut keys = Keys::new(&KeySource::Pinned(PEM.to_owned()));
-    assert_eq!(keys.refresh(NOW, PATIENCE, never), None);
-    assert!(keys.find(V1, NOW, never).is_ok());
-    assert!(keys.find(V2, NOW, never).is_ok());
-    let bad = keys.find("http://evil.example/callback_pub_key_v1.pem", NOW, never);
+    assert_eq!(upkeep(&mut keys, NOW, never), None);
+    for version in [1, 2, 16, 17, 9999] {
+        assert!(keys.find(&named(version)).is_ok(), "{version}");
+    }
+    assert_eq!(upkeep(&mut keys, NOW + 20, never), None);
+    let bad = keys.find("http://evil.example/callback_pub_key_v1.pem");
     assert_eq!(bad.err(), Some(Reject::BAD_KEY_URL));
 }

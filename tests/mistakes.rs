@@ -8,10 +8,14 @@ use std::time::{Duration, Instant};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use oss_standin::{KeyFault, Options, Standin};
+use support::trust::{callback_token, now};
 use support::{Reply, Server, read_reply, request};
 
 const TARGET: &str = "/callback";
 const BODY: &[u8] = b"bucket=examplebucket&filename=a.txt";
+const TOKEN_KEY: &str = "tokenKeyOfMoreThanThirtyTwoCharacters";
+/// How long a request may take while the key host does what it likes.
+const SERVED_WITHIN: Duration = Duration::from_secs(1);
 const V2: &str = "http://gosspublic.alicdn.com/callback_pub_key_v2.pem";
 
 fn bucket() -> Standin {
@@ -25,10 +29,14 @@ fn server(bucket: &Standin) -> Server {
 
 /// A callback with the bucket's own good signature and this key URL.
 fn call(server: &Server, bucket: &Standin, key_url: &str) -> Reply {
-    let authorization = bucket.sign(TARGET, BODY);
+    call_at(server, bucket, TARGET, key_url)
+}
+
+fn call_at(server: &Server, bucket: &Standin, target: &str, key_url: &str) -> Reply {
+    let authorization = bucket.sign(target, BODY);
     let key_url = BASE64.encode(key_url);
     let headers = [("authorization", &*authorization), ("x-oss-pub-key-url", &*key_url)];
-    request(server.address, "POST", TARGET, &headers, BODY)
+    request(server.address, "POST", target, &headers, BODY)
 }
 
 #[test]
@@ -114,7 +122,23 @@ fn a_key_host_that_misbehaves_stops_nothing() {
 }
 
 #[test]
-fn an_unknown_version_is_asked_for_once_and_says_503_when_it_cannot_be_had() {
+fn an_unknown_version_is_refused_until_its_key_has_come_and_verifies_then() {
+    let bucket = bucket();
+    bucket.faults().key = KeyFault::Body(bucket.public_key_pem().to_owned());
+    let server = server(&bucket);
+    let reply = call(&server, &bucket, V2);
+    assert_eq!(reply.status, 503);
+    assert!(reply.text().contains("public key cannot be had now"));
+    server.wait_log("callback key v2: fetched");
+    for _ in 0..20 {
+        assert_eq!(call(&server, &bucket, V2).status, 200);
+    }
+    let requests = bucket.key_requests();
+    assert_eq!(requests, ["/callback_pub_key_v1.pem", "/callback_pub_key_v2.pem"]);
+}
+
+#[test]
+fn an_unknown_version_is_refused_while_it_cannot_be_had() {
     let bucket = bucket();
     let server = Server::start(&[]); // its key host is dead
     for _ in 0..20 {
@@ -122,6 +146,41 @@ fn an_unknown_version_is_asked_for_once_and_says_503_when_it_cannot_be_had() {
         assert_eq!(reply.status, 503);
         assert!(reply.text().contains("public key cannot be had now"));
     }
+    server.wait_log("callback key v2: not fetched");
+}
+
+/// Who has a good token may name one key after the other: each is a fetch that fails after 3 s,
+/// and the next begins 10 s after it. Nobody waits for them.
+#[test]
+fn a_key_host_that_never_answers_holds_up_no_request_while_callbacks_name_new_keys() {
+    let bucket = bucket();
+    let server = Server::start_called_back(&[
+        ("CALLBACK_KEY_ORIGIN", &bucket.key_origin()),
+        ("CALLBACK_TOKEN", "on"),
+        ("CALLBACK_TOKEN_KEY", TOKEN_KEY),
+    ]);
+    server.wait_log("callback key v1: fetched");
+    bucket.faults().key = KeyFault::Hang;
+    let target = format!("{TARGET}?token={}", callback_token(TOKEN_KEY, TARGET, now() + 600, ""));
+    let mut versions = 2..;
+    // All the while, until the second fetch hangs.
+    while bucket.wait_for_key_requests(3, Duration::from_millis(20)).len() < 3 {
+        let version = versions.next().filter(|version| *version < 1500).expect("two fetches");
+        let new_key = format!("http://gosspublic.alicdn.com/callback_pub_key_v{version}.pem");
+        let start = Instant::now();
+        let reply = call_at(&server, &bucket, &target, &new_key);
+        assert_eq!(reply.status, 503, "{}", reply.text());
+        let reply = call_at(&server, &bucket, &target, oss_standin::PUB_KEY_URL);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        assert_eq!(request(server.address, "GET", "/", &[], b"").status, 200);
+        let took = start.elapsed();
+        assert!(took < SERVED_WITHIN, "three requests took {took:?} at version {version}");
+    }
+    server.wait_log("callback key v2: not fetched");
+    assert_eq!(
+        bucket.key_requests()[1..],
+        ["/callback_pub_key_v2.pem", "/callback_pub_key_v3.pem"]
+    );
 }
 
 /// The head and body of a callback may arrive a while apart (OSS sends them in two segments).

@@ -32,12 +32,12 @@ fn answer(shared: &Shared, fault: KeyFault, target: &str) -> Reply {
     match fault {
         KeyFault::Status(status) => Reply::new(status).body("text/plain", "broken on purpose\n"),
         KeyFault::Redirect(url) => Reply::new(302).header("Location", url),
+        KeyFault::Body(text) => pem(text),
         _ if target != KEY_PATH => Reply::new(404).body("text/plain", "no such key\n"),
         KeyFault::Oversized(bytes) => {
             let blanks = bytes.saturating_sub(shared.public_pem.len());
             pem(shared.public_pem.clone() + &"\n".repeat(blanks))
         }
-        KeyFault::Body(text) => pem(text),
         KeyFault::Serve | KeyFault::Hang => pem(shared.public_pem.clone()),
     }
 }

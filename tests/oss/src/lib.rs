@@ -185,7 +185,7 @@ pub enum KeyFault {
     Redirect(String),
     /// The key and then blanks, this many bytes together
     Oversized(usize),
-    /// 200 with this text in place of the key
+    /// 200 with this text in place of the key, for any version
     Body(String),
 }
 

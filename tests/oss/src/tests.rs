@@ -859,6 +859,7 @@ fn the_key_host_serves_counts_and_breaks() {
     assert_eq!(get(KEY_PATH).unwrap().body.len(), 100_000);
     standin.faults().key = KeyFault::Body("garbage".to_string());
     assert_eq!(get(KEY_PATH).unwrap().text(), "garbage");
+    assert_eq!(get("/callback_pub_key_v2.pem").unwrap().text(), "garbage");
     standin.faults().key = KeyFault::Hang;
     std::thread::scope(|scope| {
         let hanging = scope.spawn(|| get(KEY_PATH).is_err());
@@ -866,7 +867,7 @@ fn the_key_host_serves_counts_and_breaks() {
         standin.release();
         assert!(hanging.join().unwrap());
     });
-    assert_eq!(standin.wait_for_key_requests(7, LONG).len(), 7);
+    assert_eq!(standin.wait_for_key_requests(8, LONG).len(), 8);
 }
 
 #[test]
