@@ -980,7 +980,7 @@ fn with_every_check_on_an_upload_is_verified_and_recorded() {
     let _ = std::fs::remove_dir_all(&record);
 }
 
-/// README's nginx with TLS, under a path: the page comes through it, and so does the callback, by
+/// `tests/proxy/nginx.conf`: TLS, under a path: the page comes through it, and so does the callback, by
 /// a client that names no host in its handshake (another server of nginx's, since the stand-in
 /// speaks no TLS).
 #[test]
@@ -998,7 +998,7 @@ fn through_nginx_with_tls_the_page_uploads_and_the_callback_comes_back() {
             ("/etc/ssl/upload.key", &pem.replace(".pem", ".key")),
             ("unix:/run/appserver.sock", &world.server.address.to_string()),
         ];
-        let block = proxy::moved(proxy::readme("nginx", "listen 443"), &places);
+        let block = proxy::file("nginx.conf", &places);
         format!(
             "{block}\nserver {{\nlisten 127.0.0.1:{};\nlocation / {{\n\
              proxy_pass https://127.0.0.1:{};\nproxy_set_header Host $http_host;\n\

@@ -1,10 +1,13 @@
-//! More than one machine: two servers that share nothing but their configuration, behind README's
-//! nginx or by two callback URLs, while one of them is killed.
+//! More than one machine: two servers that share nothing but their configuration, behind the nginx
+//! of `tests/proxy` or by two callback URLs, while one of them is killed; and what rsyslog makes of
+//! their records.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use oss_standin::{Options, Standin};
 use serde_json::{Value, json};
+use support::documents;
 use support::proxy::{self, Proxy};
 use support::trust::{Connection, callback, callback_token, now, ticket};
 use support::{Folder, Reply, Server, binary, read_reply, send, upload};
@@ -42,14 +46,14 @@ impl World {
         World { bucket, folder: Folder::new(), callback_url: callback_url.to_owned() }
     }
 
-    /// Two machines, and README's nginx in front of them.
+    /// Two machines, and the nginx of `tests/proxy` in front of them.
     fn balanced() -> (World, Machine, Machine, Proxy) {
         let mut world = World::new("");
         let (a, b) = (world.machine("a"), world.machine("b"));
-        let front = proxy::readme("nginx", "listen 443");
+        let front = proxy::file("nginx.conf", &[]);
         let (single, rest) = front.split_once("upstream appserver {").expect("an upstream");
         let (_, rest) = rest.split_once("}\n").expect("its end");
-        let upstream = proxy::readme("nginx", "proxy_next_upstream");
+        let upstream = proxy::file("nginx-machines.conf", &[]);
         let nginx = Proxy::nginx(&world.folder.0, 1, |ports| {
             let places = [
                 ("listen 443 ssl ", &*format!("listen 127.0.0.1:{} ", ports[0])),
@@ -61,7 +65,7 @@ impl World {
                 ("proxy_connect_timeout 1s", "proxy_connect_timeout 60s"),
                 ("proxy_read_timeout 3s", "proxy_read_timeout 60s"),
             ];
-            proxy::moved(&format!("{single}{upstream}{rest}"), &places)
+            documents::moved(&format!("{single}{upstream}{rest}"), &places)
         });
         world.callback_url = format!("http://{}/upload/callback", nginx.address(0));
         (world, a, b, nginx)
@@ -302,10 +306,10 @@ fn with_one_of_two_killed_over_and_over_every_callback_is_answered_200() {
     assert!(by_a.len() > ROUNDS as usize && by_b.len() > 100, "too little load to show anything");
     assert!(twice <= (ROUNDS * CLIENTS) as usize, "only what a kill cut off is sent again");
 
-    // Both records as one, as README merges them.
-    let merge = proxy::readme("sh", "jq -sc");
+    // Both records as one, as the document merges them.
+    let merge = documents::block("tests/proxy/README.md", "sh", "jq -sc");
     let place = world.folder.0.display().to_string();
-    let merge = proxy::moved(merge, &[("/srv/records/*/", &format!("{place}/*/record/"))]);
+    let merge = documents::moved(&merge, &[("/srv/records/*/", &format!("{place}/*/record/"))]);
     let output = Command::new("sh").args(["-c", &merge]).output().unwrap();
     let merged = String::from_utf8(output.stdout).unwrap();
     assert_eq!(merged.lines().count(), recorded.len());
@@ -346,4 +350,86 @@ fn what_one_cannot_record_the_other_does_and_with_both_down_it_is_502() {
     }
     let all = [a.objects(), b.objects()].concat();
     assert!(all.contains(&"back".to_owned()) && !all.contains(&"nobody".to_owned()));
+}
+
+/// rsyslog in the foreground; ended when dropped.
+struct Rsyslog(Child);
+
+impl Rsyslog {
+    fn start(folder: &Path) -> Rsyslog {
+        let path = |name: &str| folder.join(name).display().to_string();
+        let mut command = Command::new("rsyslogd");
+        command.args(["-n", "-f", &path("rsyslog.conf"), "-i", &path("pid")]);
+        Rsyslog(command.spawn().unwrap_or_else(|error| {
+            panic!(
+                "rsyslogd does not start ({error}), and this test needs the real one; run \
+                 tests/run as root, or: apt-get install rsyslog"
+            )
+        }))
+    }
+
+    /// As systemd ends it.
+    fn end(mut self) {
+        support::systemd::terminate(&self.0);
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Rsyslog {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `tests/proxy/rsyslog.conf`: every line of a record arrives elsewhere, whole and once, also when
+/// rsyslog was away meanwhile.
+#[test]
+fn rsyslog_brings_each_line_of_the_record_elsewhere() {
+    let folder = Folder::new();
+    let place = folder.0.display().to_string();
+    let receiver = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = format!("port=\"{}\"", receiver.local_addr().unwrap().port());
+    let places = [
+        ("/var/lib/appserver/", &*format!("{place}/")),
+        ("10.0.0.9", "127.0.0.1"),
+        ("port=\"6514\"", &port),
+    ];
+    // What Debian's own rsyslog.conf says before it reads this file.
+    let debian = format!("global(workDirectory=\"{place}\")\n");
+    let config = debian + &proxy::file("rsyslog.conf", &places);
+    fs::write(folder.0.join("rsyslog.conf"), config).unwrap();
+
+    let line = |number: usize| {
+        // The second is as long as few are.
+        let body = "x".repeat(if number == 1 { 400_000 } else { 20 });
+        json!({ "object": number.to_string(), "body": body }).to_string() + "\n"
+    };
+    let append = |number: usize| {
+        let path = folder.0.join("uploads-2026-11-21.jsonl");
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        file.write_all(line(number).as_bytes()).unwrap();
+    };
+    // These lines and no other come over the next connection.
+    let arrive = |rsyslog: Rsyslog, numbers: [usize; 2]| {
+        let (stream, _) = receiver.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut reader = BufReader::new(stream);
+        for number in numbers {
+            let mut text = String::new();
+            reader.read_line(&mut text).unwrap();
+            assert!(text == line(number), "line {number}: {} bytes came", text.len());
+        }
+        rsyslog.end();
+        let mut more = Vec::new();
+        reader.read_to_end(&mut more).unwrap();
+        assert_eq!(more, b"");
+    };
+    append(0);
+    append(1);
+    arrive(Rsyslog::start(&folder.0), [0, 1]);
+    append(2);
+    let again = Rsyslog::start(&folder.0);
+    append(3);
+    arrive(again, [2, 3]);
 }

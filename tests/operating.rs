@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use oss_standin::{CredentialFault, KeyFault, Options, Standin};
+use support::documents;
 use support::{Folder, Run, Server, binary, request, run};
 
 /// What `--check` prints for this bucket, `changes` made (an empty value removes).
@@ -118,6 +119,27 @@ fn what_is_wrong_is_said_and_fails_the_check() {
     assert_eq!(found.code, Some(2));
 }
 
+/// README's example of the report has the lines that there are, in their order.
+#[test]
+fn the_report_in_readme_is_the_one_that_is_printed() {
+    let bucket = Standin::start(Options::default()).unwrap();
+    let (options, sts, folder) = (Options::default(), bucket.sts_url(), Folder::new());
+    let changes = [
+        ("OSS_STS_ROLE_ARN", &*options.role_arn),
+        ("OSS_STS_ENDPOINT", &sts),
+        ("UPLOAD_LOG", folder.0.to_str().unwrap()),
+    ];
+    let found = check(&bucket, &["--online"], &changes);
+    // Times and addresses are others.
+    let alike = |line: &str| {
+        line.split(" from ").next().unwrap().split(" until ").next().unwrap().to_owned()
+    };
+    let printed: Vec<String> = tries(&found).into_iter().map(alike).collect();
+    let example = documents::block("README.md", "", "ok   ");
+    let example: Vec<String> = example.lines().map(alike).collect();
+    assert_eq!(printed, example);
+}
+
 /// Names with their values, each line as Prometheus reads it.
 fn metrics(address: std::net::SocketAddr) -> Vec<(String, u64)> {
     let reply = request(address, "GET", "/metrics", &[], b"");
@@ -207,30 +229,56 @@ fn the_metrics_address_must_be_one_and_may_be_taken() {
     assert_eq!(request(server.address, "GET", "/", &[], b"").status, 200);
 }
 
-/// With the binary under test in place of the installed one.
+/// A unit file as systemd reads it, with the binary under test in place of the installed one.
+fn write_unit(folder: &Folder, name: &str, text: &str) -> String {
+    let path = folder.0.join(name);
+    let text = text.replace("/usr/local/bin/appserver", binary().to_str().unwrap());
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+/// What systemd-analyze says of units; none where it is not installed.
+fn analyze(arguments: &[&str]) -> Option<String> {
+    let mut programs = ["/usr/bin/systemd-analyze", "/bin/systemd-analyze"].iter();
+    let Some(program) = programs.find(|path| Path::new(path).exists()) else {
+        eprintln!("no systemd-analyze here: the unit files are not looked at");
+        return None;
+    };
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    Some(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
 #[test]
 fn systemd_takes_the_unit_and_finds_little_exposed() {
-    let Some(analyze) = ["/usr/bin/systemd-analyze", "/bin/systemd-analyze"]
-        .iter()
-        .find(|path| Path::new(path).exists())
-    else {
-        eprintln!("no systemd-analyze here: the unit file is not looked at");
-        return;
-    };
     let folder = Folder::new();
-    let unit = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/appserver.service"));
-    let unit = unit.unwrap().replace("/usr/local/bin/appserver", binary().to_str().unwrap());
-    let path = folder.0.join("appserver.service");
-    std::fs::write(&path, unit).unwrap();
-    let analyze = |arguments: &[&str]| {
-        let output = Command::new(analyze).args(arguments).arg(&path).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-    };
-    assert_eq!(analyze(&["verify", "--man=no"]), "");
-    let report = analyze(&["security", "--offline=true", "--no-pager"]);
+    let unit = write_unit(&folder, "appserver.service", &documents::text("appserver.service"));
+    let Some(verdict) = analyze(&["verify", "--man=no", &unit]) else { return };
+    assert_eq!(verdict, "");
+    let report = analyze(&["security", "--offline=true", "--no-pager", &unit]).unwrap();
     let level = report.split("Overall exposure level for appserver.service: ").nth(1).unwrap();
     let level: f64 = level.split(' ').next().unwrap().parse().unwrap();
     println!("exposure level {level}");
     assert!(level <= 1.2, "{report}");
+}
+
+/// The socket unit, and the unit with the line that its document asks for.
+#[test]
+fn systemd_takes_the_socket_unit() {
+    let folder = Folder::new();
+    let line = documents::block("tests/proxy/README.md", "ini", "ExecStart=");
+    let unit = documents::text("appserver.service");
+    let unit =
+        documents::moved(&unit, &[("ExecStart=/usr/local/bin/appserver 127.0.0.1 8080\n", &*line)]);
+    let socket = documents::text("tests/proxy/appserver.socket");
+    let path = "/run/appserver.sock";
+    assert!(line.ends_with(&format!(" unix:{path}\n")), "{line}");
+    assert!(socket.contains(&format!("\nListenStream={path}\n")), "{socket}");
+    for name in ["nginx.conf", "Caddyfile", "apache.conf"] {
+        assert!(documents::text(&format!("tests/proxy/{name}")).contains(path), "{name}");
+    }
+    write_unit(&folder, "appserver.service", &unit);
+    let socket = write_unit(&folder, "appserver.socket", &socket);
+    let Some(verdict) = analyze(&["verify", "--man=no", &socket]) else { return };
+    assert_eq!(verdict, "");
 }

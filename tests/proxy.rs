@@ -1,5 +1,5 @@
-//! Behind a proxy: the Unix socket, a path that the proxy takes off, and README's configurations
-//! of nginx, Caddy and Apache with the real ones.
+//! Behind a proxy: the Unix socket, a path that the proxy takes off, and the configurations of
+//! `tests/proxy` with the real nginx, Caddy and Apache.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -122,7 +122,7 @@ fn a_path_prefix_is_routed_without_and_signed_with() {
     }
 }
 
-/// What a proxy as README has it stands before: a server under `/upload` that wants tickets.
+/// What a proxy of `tests/proxy` stands before: a server under `/upload` that wants tickets.
 struct Site {
     folder: Folder,
     bucket: Standin,
@@ -152,16 +152,15 @@ impl Site {
         self.folder.0.join(name).display().to_string()
     }
 
-    /// README's block, listening on this port with the certificate of the test.
+    /// `nginx.conf`, listening on this port with the certificate of the test.
     fn nginx_block(&self, port: u16) -> String {
-        let block = proxy::readme("nginx", "listen 443");
         let places = [
             ("listen 443 ", &*format!("listen 127.0.0.1:{port} ")),
             ("/etc/ssl/upload.pem", &self.path("upload.pem")),
             ("/etc/ssl/upload.key", &self.path("upload.key")),
             ("/run/appserver.sock", &self.path("http.sock")),
         ];
-        proxy::moved(block, &places)
+        proxy::file("nginx.conf", &places)
     }
 
     /// As browsers do: by name, so that the handshake names it too, and with the certificate
@@ -281,8 +280,8 @@ fn nginx_asks_the_application_before_policies_but_not_before_callbacks() {
             let _ = stream.write_all(answer.as_bytes());
         }
     });
-    let locations = proxy::readme("nginx", "auth_request");
-    let locations = proxy::moved(locations, &[("127.0.0.1:3000", &address.to_string())]);
+    let places = [("127.0.0.1:3000", &*address.to_string())];
+    let locations = proxy::file("nginx-session.conf", &places);
     let nginx = Proxy::nginx(&site.folder.0, 1, |ports| {
         let block = site.nginx_block(ports[0]);
         let (before, rest) = block.split_once("    location /upload/ {").expect("the location");
@@ -325,7 +324,6 @@ fn nginx_asks_the_application_before_policies_but_not_before_callbacks() {
 #[test]
 fn caddy_passes_all_on_over_the_unix_socket() {
     let site = Site::new();
-    let block = proxy::readme("caddy", "reverse_proxy");
     let folder = &site.folder.0;
     let caddy = Proxy::caddy(folder, 1, |ports| {
         // It must not fetch a certificate, nor listen on port 80.
@@ -341,7 +339,7 @@ fn caddy_passes_all_on_over_the_unix_socket() {
             (&format!("\n{HOST} {{\n"), &format!("\n{site_block}")),
             ("/run/appserver.sock", &site.path("http.sock")),
         ];
-        proxy::moved(block, &places)
+        proxy::file("Caddyfile", &places)
     });
     site.check(&caddy);
 }
@@ -349,7 +347,6 @@ fn caddy_passes_all_on_over_the_unix_socket() {
 #[test]
 fn apache_passes_authorization_on_over_the_unix_socket() {
     let site = Site::new();
-    let block = proxy::readme("apache", "ProxyPass");
     let apache = Proxy::apache(&site.folder.0, 1, |ports| {
         let address = format!("127.0.0.1:{}", ports[0]);
         let places = [
@@ -358,7 +355,7 @@ fn apache_passes_authorization_on_over_the_unix_socket() {
             ("/etc/ssl/upload.key", &site.path("upload.key")),
             ("/run/appserver.sock", &site.path("http.sock")),
         ];
-        format!("Listen {address}\n{}", proxy::moved(block, &places))
+        format!("Listen {address}\n{}", proxy::file("apache.conf", &places))
     });
     site.check(&apache);
 }

@@ -1,5 +1,6 @@
 //! What the tests share: the real binary as a child process, and plain HTTP over sockets.
 
+pub mod documents;
 mod folder;
 pub mod hostile;
 mod http;

@@ -1,34 +1,23 @@
-//! Real proxies in front of the server: Debian's nginx, Caddy and Apache, with what README says of
-//! them. A missing one fails the test that needs it, in words that say what to install.
+//! Real proxies in front of the server: Debian's nginx, Caddy and Apache, with the configurations of
+//! `tests/proxy`. A missing one fails the test that needs it, in words that say what to install.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::documents;
 use crate::log::Log;
 
-const README: &str = include_str!("../../../README.md");
-/// The name in README's examples.
+/// The name in the configurations of `tests/proxy`.
 pub const HOST: &str = "upload.example.com";
 /// Far longer than a start takes, so that a loaded machine fails no test.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LAST_LINES: usize = 50;
 
-/// README's first block of this language that contains `text`.
-pub fn readme(language: &str, text: &str) -> &'static str {
-    let fence = format!("```{language}\n");
-    let mut blocks = README.split(&fence).skip(1).filter_map(|block| block.split("```").next());
-    let found = blocks.find(|block| block.contains(text));
-    found.unwrap_or_else(|| panic!("README has no {language} block with {text:?}"))
-}
-
-/// The block with places of a test's own; each of README's must be there.
-pub fn moved(block: &str, places: &[(&str, &str)]) -> String {
-    places.iter().fold(block.to_owned(), |block, (from, to)| {
-        assert!(block.contains(from), "README's block has no {from:?}: {block}");
-        block.replace(from, to)
-    })
+/// A file of `tests/proxy`, with places of a test's own.
+pub fn file(name: &str, places: &[(&str, &str)]) -> String {
+    documents::moved(&documents::text(&format!("tests/proxy/{name}")), places)
 }
 
 /// A certificate for `HOST` and its key, as `upload.pem` and `upload.key`.

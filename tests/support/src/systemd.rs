@@ -258,3 +258,8 @@ impl Drop for Service {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Sends SIGTERM to a child, as systemd does to end it.
+pub fn terminate(child: &Child) {
+    kill_process(Pid::from_child(child), Signal::TERM).expect("not yet waited for");
+}

@@ -1,6 +1,6 @@
-//! What a program that mints tickets does, and the callback token by its description in README:
-//! computed with `ring`, so that no mistake can hide on both sides. And callbacks over a
-//! connection that stays open.
+//! What a program that mints tickets does, and the callback token by its description in
+//! `src/README.md`: computed with `ring`, so that no mistake can hide on both sides. And callbacks
+//! over a connection that stays open.
 
 use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
