@@ -5,6 +5,7 @@ use std::process::Command;
 
 use oss_standin::{Options, Standin};
 use serde_json::{Value, json};
+use support::documents;
 use support::{Folder, Reply, Server, post_form, request, upload};
 
 const V1: &str = "/";
@@ -204,14 +205,12 @@ fn a_callback_that_the_server_refuses_reaches_the_uploader_as_203() {
     assert!(world.bucket.object("user/x.txt").is_some(), "the object is stored all the same");
 }
 
-/// README's line for curl, as it stands there.
+/// The document's line for curl, as it stands there.
 #[test]
-fn the_curl_line_of_readme_works() {
+fn the_curl_line_of_the_document_works() {
     let world = world(None, &[]);
-    let readme = include_str!("../README.md");
-    let line = readme.split("```sh\n").find(|block| block.contains("| curl ")).unwrap();
-    let line =
-        line.split("\n```").next().unwrap().replace("http://127.0.0.1:8080", &world.server.url());
+    let line = documents::block("static/README.md", "sh", "| curl ");
+    let line = documents::moved(&line, &[("http://127.0.0.1:8080", &world.server.url())]);
     let folder = Folder::new();
     std::fs::write(folder.0.join("photo.jpg"), [0xff, 0xd8, 0, 1, 2]).unwrap();
     let output = Command::new("sh").args(["-c", &line]).current_dir(&folder.0).output().unwrap();

@@ -52,7 +52,7 @@ fn main() {
     panic!("{:?}", server::run_on(listener.into(), app));
 }
 
-/// What a user's own application would mint (README shows it in other languages).
+/// What a user's own application would mint (`static/README.md` shows it in other languages).
 fn ticket(secret: &str, subject: &str, expire: u64) -> String {
     let header = BASE64URL.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
     let claims = BASE64URL.encode(format!(r#"{{"sub":"{subject}","exp":{expire}}}"#));
