@@ -403,7 +403,7 @@ fn tokens(secret: &str) -> CallbackTokens {
 }
 
 #[test]
-fn a_callback_token_is_what_readme_describes() {
+fn a_callback_token_is_what_the_audit_guide_describes() {
     for (path, prefix) in [("/callback", "user/alice/"), ("/", ""), ("/ü", "用户/"), ("", "a")] {
         let ours = callback_token(SECRET, path, NOW, prefix);
         assert_eq!(tokens(SECRET).issue(path.as_bytes(), NOW, prefix), ours);
