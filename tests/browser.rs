@@ -1039,9 +1039,9 @@ fn with_every_check_on_an_upload_is_verified_and_recorded() {
     let _ = std::fs::remove_dir_all(&record);
 }
 
-/// `tests/proxy/nginx.conf`: TLS, under a path: the page comes through it, and so does the callback, by
-/// a client that names no host in its handshake (another server of nginx's, since the stand-in
-/// speaks no TLS).
+/// `tests/proxy/nginx.conf`, with TLS and under a path: the page comes through it, and so does the
+/// callback, by a client that names no host in its handshake (another server of nginx's, since the
+/// stand-in speaks no TLS).
 #[test]
 fn through_nginx_with_tls_the_page_uploads_and_the_callback_comes_back() {
     let callback_url = format!("https://{}/upload/callback", proxy::HOST);

@@ -1,5 +1,5 @@
 //! The chain of trust over the real binary, with the stand-in bucket as the adversary: ticket,
-//! policy, callback, record. A test per forgery; the table of attacks in `src/README.md` names them.
+//! policy, callback, record. A test per forgery; the attacks' table in `src/README.md` names them.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

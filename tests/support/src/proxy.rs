@@ -1,5 +1,5 @@
-//! Real proxies in front of the server: Debian's nginx, Caddy and Apache, with the configurations of
-//! `tests/proxy`. A missing one fails the test that needs it, in words that say what to install.
+//! Real proxies in front of the server: Debian's nginx, Caddy and Apache, with the configurations
+//! of `tests/proxy`. A missing one fails the test that needs it, in words that say what to install.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
