@@ -10,18 +10,20 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::callback::{self, Claim, Verified};
 use crate::config::{Config, ConfigError};
-use crate::credentials::{Credentials, Issued, Signer};
 use crate::http::{Request, Response};
-use crate::keys::{self, Keys};
-use crate::metrics::{CALLBACKS, POLICIES, SYNCS, result};
-use crate::oss::Bucket;
-use crate::policy::{self, Terms};
+use crate::oss::bucket::Bucket;
+use crate::oss::callback::{self, Claim, Verified};
+use crate::oss::credentials::{Credentials, Issued, Signer};
+use crate::oss::keys::{self, Keys};
+use crate::oss::policy::{self, Terms};
+use crate::oss::sts;
+use crate::page;
 use crate::reject::Reject;
-use crate::token::{self, CallbackTokens, Ticket};
-use crate::uploads::Uploads;
-use crate::{log, page, sts, time};
+use crate::sys::metrics::{CALLBACKS, POLICIES, SYNCS, result};
+use crate::sys::{log, time};
+use crate::trust::record::Uploads;
+use crate::trust::token::{self, CallbackTokens, Ticket};
 
 /// What of a callback the log and the top level of the record name; the rest is `custom`.
 const LOGGED: [&str; 5] = ["bucket", "object", "size", "etag", "mimeType"];

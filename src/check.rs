@@ -9,13 +9,14 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::Value;
 
 use crate::app::App;
-use crate::callback::{PublicKey, target};
 use crate::config::{Config, ConfigError, KeySource};
-use crate::credentials::{Credentials, Source};
 use crate::http::Request;
-use crate::oss::Bucket;
+use crate::oss::bucket::Bucket;
+use crate::oss::callback::{PublicKey, target};
+use crate::oss::credentials::{Credentials, Source};
+use crate::oss::{keys, policy, sts};
 use crate::reject::Reject;
-use crate::{keys, policy, sts, time};
+use crate::sys::time;
 
 /// What came of a try, in words.
 type Found = Result<String, String>;

@@ -6,8 +6,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use crate::credentials::{Credentials, Secret, Source};
-use crate::{callback, keys, sts};
+use crate::oss::credentials::{Credentials, Secret, Source};
+use crate::oss::{callback, keys, sts};
 
 /// Environment variables by name.
 pub type Vars = BTreeMap<String, String>;

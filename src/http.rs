@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use crate::credentials::RETRY_SECONDS;
+use crate::oss::credentials::RETRY_SECONDS;
 use crate::reject::Reject;
 
 /// Bodies of real callbacks have a few hundred bytes.

@@ -9,24 +9,13 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 pub mod app;
-pub mod background;
-pub mod callback;
 pub mod check;
 pub mod config;
-pub mod credentials;
-
 pub mod http;
-pub mod keys;
-pub mod log;
-pub mod metrics;
 pub mod oss;
 pub mod page;
-pub mod policy;
 pub mod proxy;
 pub mod reject;
 pub mod server;
-pub mod service;
-pub mod sts;
-pub mod time;
-pub mod token;
-pub mod uploads;
+pub mod sys;
+pub mod trust;

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use appserver::app::App;
 use appserver::config::{self, Command, Config, ConfigError, Vars};
-use appserver::{check, server, service, time};
+use appserver::sys::{log, time};
+use appserver::{check, server};
 
 const HELP: &str = "\
 usage: appserver [IP] PORT     sign uploads and verify their callbacks (IP: 0.0.0.0)
@@ -37,7 +38,7 @@ fn run() -> Result<ExitCode, ConfigError> {
         .collect();
     match config::command(&arguments)? {
         Command::Serve(listen) => {
-            let vars = service::take_secrets(vars);
+            warn_of_secrets(&vars);
             let app = App::new(Config::from_vars(&vars)?, time::now())?;
             let error = server::run(&listen, app);
             eprintln!("appserver: {error}");
@@ -52,4 +53,17 @@ fn run() -> Result<ExitCode, ConfigError> {
         Command::Version => println!("appserver {}", env!("CARGO_PKG_VERSION")),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a process was started with can be read for as long as it runs.
+fn warn_of_secrets(vars: &Vars) {
+    for name in config::SECRETS.iter().filter(|name| vars.contains_key(**name)) {
+        let text = format!(
+            "{name} comes in the environment, where /proc/{}/environ shows it as long as this \
+             process runs: better a systemd credential (LoadCredential={}:FILE)",
+            std::process::id(),
+            name.to_lowercase()
+        );
+        log::line(time::now(), &text);
+    }
 }

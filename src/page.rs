@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::policy::hex;
+use crate::oss::policy::hex;
 
 const FILES: [(&str, &str, &[u8]); 4] = [
     ("/index.html", "text/html; charset=utf-8", include_bytes!("../static/index.html")),

@@ -23,7 +23,7 @@ use crate::config::Listen;
 use crate::http::{HEADERS, MAX_BODY_BYTES, Request, Response};
 use crate::proxy::head::Limits;
 use crate::proxy::{Proxy, Settings};
-use crate::{log, metrics, service, time};
+use crate::sys::{log, metrics, systemd, time};
 
 /// How long after a request `App::upkeep` has its next turn.
 const IDLE: Duration = Duration::from_secs(2);
@@ -41,11 +41,11 @@ const RECEIVE_BUFFER_BYTES: usize = 16 * 1024;
 
 /// Serves. Returns what ended that, or kept it from starting; the unit starts us again.
 pub fn run(listen: &Listen, app: App) -> io::Error {
-    let listener = match service::inherited(listen) {
+    let listener = match systemd::inherited(listen) {
         Some(listener) => Ok(listener),
         None => {
-            service::forget(); // one of another address would still hold the port
-            bind(listen).inspect(service::keep)
+            systemd::forget(); // one of another address would still hold the port
+            bind(listen).inspect(systemd::keep)
         }
     };
     match listener {
@@ -100,7 +100,7 @@ pub fn run_on(listener: OwnedFd, app: App) -> io::Result<io::Error> {
         max_connections: app.config.max_connections,
         max_in_flight,
         health_target: "/healthz",
-        health_interval: service::watchdog_interval(),
+        health_interval: systemd::watchdog_interval(),
     };
     let mut proxy = Proxy::new(settings, listener, backend, signals)?;
     thread::Builder::new().spawn(move || {

@@ -1,7 +1,7 @@
 //! Callbacks: Alibaba's own example under the real key, every byte of it changed, and tables for
 //! what is signed and how bodies are read.
 
-use appserver::callback::{Claim, PublicKey, fields, string_to_sign, template};
+use appserver::oss::callback::{Claim, PublicKey, fields, string_to_sign, template};
 use appserver::reject::Reject;
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 
 use appserver::app::App;
 use appserver::config::{Command, Config, KeySource, Listen, Vars, command};
-use appserver::credentials::Source;
+use appserver::oss::credentials::Source;
 
 fn vars(changes: &[(&str, &str)]) -> Vars {
     let plain = [
@@ -40,7 +40,7 @@ fn defaults() {
     assert_eq!(config.upload_dir, "");
     assert!(config.callback.is_none() && config.content_types.is_empty());
     assert!(config.client_page && !config.forbid_overwrite && config.allow_origins.is_empty());
-    assert!(matches!(config.public_key, KeySource::Origin(o) if o == appserver::keys::ORIGIN));
+    assert!(matches!(config.public_key, KeySource::Origin(o) if o == appserver::oss::keys::ORIGIN));
 }
 
 #[test]

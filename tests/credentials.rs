@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use appserver::credentials::{Issued, Secret, Signer, Source};
-use appserver::sts::{rpc_signature, session_policy};
+use appserver::oss::credentials::{Issued, Secret, Signer, Source};
+use appserver::oss::sts::{rpc_signature, session_policy};
 use oss_standin::{CredentialFault, Options, Standin};
 use serde_json::{Value, json};
 use support::{Reply, Server, request, upload};
@@ -253,7 +253,7 @@ fn the_rpc_signature_is_that_of_the_documentation() {
 }
 
 fn issued(id: &str, expire: u64) -> Issued {
-    let credentials = appserver::credentials::Credentials {
+    let credentials = appserver::oss::credentials::Credentials {
         access_key_id: id.to_owned(),
         access_key_secret: Secret::new("s".to_owned()),
         security_token: None,

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use appserver::config::KeySource;
-use appserver::keys::{Keys, ORIGIN};
+use appserver::oss::keys::{Keys, ORIGIN};
 use appserver::reject::Reject;
 
 const V1: &str = "http://gosspublic.alicdn.com/callback_pub_key_v1.pem";

@@ -1,7 +1,7 @@
 //! Policies: known answers (tests/vectors/post-policy.json says where from), and what is pinned.
 
-use appserver::credentials::{Credentials, Secret};
-use appserver::policy::{self, Terms};
+use appserver::oss::credentials::{Credentials, Secret};
+use appserver::oss::policy::{self, Terms};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Value, json};
 

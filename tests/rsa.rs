@@ -1,6 +1,6 @@
 //! The verification of callbacks against `rsa`'s own: random keys, signatures and forgeries.
 
-use appserver::callback::{Claim, PublicKey};
+use appserver::oss::callback::{Claim, PublicKey};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use md5::{Digest, Md5};
 use rsa::pkcs8::EncodePublicKey;

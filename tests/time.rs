@@ -1,6 +1,6 @@
 //! UTC spellings, against dates known from elsewhere (`date -u -d @N`).
 
-use appserver::time::{basic, http, iso8601, unix};
+use appserver::sys::time::{basic, http, iso8601, unix};
 
 #[test]
 fn dates() {

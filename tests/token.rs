@@ -1,9 +1,9 @@
 //! Tickets and callback tokens as tables, with a clock of our own. The signatures come from the
 //! tests' own code (tests/support/src/trust.rs), which shares no line and no crate with src/.
 
-use appserver::credentials::Secret;
+use appserver::oss::credentials::Secret;
 use appserver::reject::Reject;
-use appserver::token::{self, CallbackTokens, Ticket};
+use appserver::trust::token::{self, CallbackTokens, Ticket};
 use serde_json::{Value, json};
 use support::trust::{base64url, callback_token, hmac_sha256, hmac_sha512, ticket, ticket_of};
 

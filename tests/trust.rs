@@ -1295,7 +1295,7 @@ fn identity_flows_from_the_ticket_to_the_record() {
         });
         assert_eq!(*line, expected);
         let time = line["time"].as_str().unwrap();
-        let between = [before, now()].map(appserver::time::iso8601);
+        let between = [before, now()].map(appserver::sys::time::iso8601);
         assert!(*between[0] <= *time && *time <= *between[1], "{time}");
         // The file is of that day, and has no other line.
         let name = format!("uploads-{}.jsonl", &time[..10]);

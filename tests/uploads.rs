@@ -9,7 +9,7 @@ use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use appserver::uploads::Uploads;
+use appserver::trust::record::Uploads;
 use oss_standin::{Options, Standin};
 use serde_json::Value;
 use support::trust::{Connection, callback, callback_token, now};

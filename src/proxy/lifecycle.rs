@@ -4,7 +4,7 @@
 use super::connection::{Connection, State, Then};
 use super::head::Head;
 use super::{DRAIN_REQUEST_TIMEOUT, DRAIN_TIMEOUT, NEVER, Proxy, UPSTREAM};
-use crate::service;
+use crate::sys::systemd;
 
 impl Proxy {
     /// Asks the backend whether it works, when it is time for that.
@@ -22,9 +22,11 @@ impl Proxy {
         if self.draining_since.is_some() {
             return;
         }
-        service::notify(&[if self.is_ready { "WATCHDOG=1" } else { "READY=1" }]);
-        if !self.is_ready {
-            (self.is_ready, self.accept_at) = (true, self.now);
+        if self.accept_at == NEVER {
+            self.accept_at = self.now;
+            systemd::notify(&["READY=1"]);
+        } else {
+            systemd::notify(&["WATCHDOG=1"]);
         }
         let interval = self.settings.health_interval;
         self.health_check_at = interval.map_or(NEVER, |interval| self.now + interval);
@@ -33,7 +35,7 @@ impl Proxy {
     /// From now on each response is its connection's last. Who came before is let in and served.
     pub(super) fn drain(&mut self) {
         if let Ok(Some(_)) = self.signals.read_signal() {
-            service::notify(&["STOPPING=1"]);
+            systemd::notify(&["STOPPING=1"]);
             self.draining_since = self.draining_since.or(Some(self.now));
             self.accept();
         }

@@ -20,9 +20,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 
-use crate::metrics::{REFUSALS, REPEATED};
 use crate::reject::Reject;
-use crate::{log, time};
+use crate::sys::metrics::{REFUSALS, REPEATED};
+use crate::sys::{log, time};
 
 use cache::Cache;
 use connection::{Connection, End, READ_BYTES, Response, State, Then};
@@ -52,10 +52,8 @@ const DRAIN_REQUEST_TIMEOUT: u64 = 1000;
 const DRAIN_INTERVAL: u64 = 10;
 const NEVER: u64 = u64::MAX;
 
-/// What a connection may buffer on its own account.
-const OWN_BYTES: usize = READ_BYTES;
-/// What all may buffer beyond that together, so that many slow senders of long bodies, and many
-/// slow readers, cannot make the process grow.
+/// What all connections may buffer beyond `READ_BYTES` each, so that many slow senders of long
+/// bodies, and many slow readers, cannot make the process grow.
 const SHARED_BYTES: usize = 384 * 1024;
 /// Responses of the backend are read in pieces of this.
 const BUFFER_BYTES: usize = 32 * 1024;
@@ -90,8 +88,8 @@ pub struct Proxy {
     last_number: u64,
     /// A client for whom there is no place yet. Others wait in the backlog.
     newcomer: Option<Connection>,
-    /// When connections may be accepted: not before the backend has answered a health check, a
-    /// little later when there is no descriptor, and never again once a drain has begun.
+    /// When connections may be accepted: not before the backend has passed a health check, a little
+    /// later when there is no descriptor, and never again once a drain has emptied the backlog.
     accept_at: u64,
     /// Connections whose request is whole, in the order of their requests.
     queue: VecDeque<u64>,
@@ -103,10 +101,7 @@ pub struct Proxy {
     started: Instant,
     /// Milliseconds since the start.
     now: u64,
-    /// Unix time, for the log and the cache.
-    second: u64,
     health_check_at: u64,
-    is_ready: bool,
     /// Since when each response is its connection's last.
     draining_since: Option<u64>,
 }
@@ -135,9 +130,7 @@ impl Proxy {
             buffer: Box::new([0; BUFFER_BYTES]),
             started: Instant::now(),
             now: 0,
-            second: time::now(),
             health_check_at: 0,
-            is_ready: false,
             draining_since: None,
         })
     }
@@ -197,7 +190,6 @@ impl Proxy {
         let ready = polled.iter().zip(&set).filter(|(_, fd)| fd.any() == Some(true));
         let mut ready: Vec<u64> = ready.map(|(number, _)| *number).collect();
         self.now = self.started.elapsed().as_millis() as u64;
-        self.second = time::now();
         if self.now >= wake_at {
             let late = self.connections.iter().filter(|(_, one)| one.deadline <= self.now);
             ready.extend(late.map(|(number, _)| *number));
@@ -243,8 +235,8 @@ impl Proxy {
 
     fn read(&mut self, number: u64) -> Result<(), End> {
         let held = self.connections.get(&number).map_or(0, Connection::buffered_bytes);
-        let beyond = (held + READ_BYTES).saturating_sub(OWN_BYTES).min(READ_BYTES);
-        if beyond > 0 && !self.make_room(number, beyond) {
+        let more = held.min(READ_BYTES); // after this read it may hold so much beyond its own
+        if more > 0 && !self.make_room(number, more) {
             return Err(End::Refused(Reject::BUSY));
         }
         let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
@@ -264,9 +256,9 @@ impl Proxy {
     fn take_request(&mut self, number: u64) {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         let Some((head, _)) = connection.request() else { return };
-        if let Some(response) = self.cache.find(head, self.second) {
+        if let Some(response) = self.cache.find(head, time::now()) {
             REPEATED.add();
-            self.log += &log::entry(self.second, &format!("{} 200 again", connection.describe()));
+            self.log += &log::entry(time::now(), &format!("{} 200 again", connection.describe()));
             connection.consume();
             self.respond(number, response);
         } else {
@@ -305,7 +297,7 @@ impl Proxy {
             let State::Awaiting = connection.state else { continue };
             let response = Response { head: delivery.head.text, body: delivery.body };
             if let (true, Some(head)) = (delivery.head.is_cacheable, connection.head()) {
-                self.cache.keep(head, &response, self.second);
+                self.cache.keep(head, &response, time::now());
             }
             self.respond(number, response);
         }
@@ -336,7 +328,7 @@ impl Proxy {
     fn refusal(&mut self, request: &str, Reject(status, reason): Reject) -> Response {
         REFUSALS.add_for(reason);
         let text = format!("{request} {status} reason={reason:?}");
-        self.log += &log::entry(self.second, &text);
+        self.log += &log::entry(time::now(), &text);
         let body = format!("{{\"reason\":\"{reason}\"}}");
         let head = format!(
             "HTTP/1.1 {status} Refused\r\nContent-Type: application/json\r\n\

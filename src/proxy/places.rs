@@ -8,10 +8,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{SockFlag, SockaddrStorage, accept4, getpeername};
 
-use super::connection::{Connection, Then};
-use super::{GRACE, NEVER, OWN_BYTES, Proxy, RETRY_INTERVAL, SHARED_BYTES, STALL_TIMEOUT};
-use crate::metrics::{CONNECTIONS, EVICTIONS};
+use super::connection::{Connection, READ_BYTES, Then};
+use super::{GRACE, NEVER, Proxy, RETRY_INTERVAL, SHARED_BYTES, STALL_TIMEOUT};
 use crate::reject::Reject;
+use crate::sys::metrics::{CONNECTIONS, EVICTIONS};
 
 /// Connections accepted before the others have their next turn.
 const MAX_ACCEPTS: usize = 64;
@@ -109,7 +109,7 @@ impl Proxy {
     /// Makes sure that a connection may buffer `more` bytes beyond its own. Who does so already and
     /// has waited longest gives way, be it the connection itself.
     pub(super) fn make_room(&mut self, number: u64, more: usize) -> bool {
-        let beyond = |one: &Connection| one.buffered_bytes().saturating_sub(OWN_BYTES);
+        let beyond = |one: &Connection| one.buffered_bytes().saturating_sub(READ_BYTES);
         while self.connections.values().map(beyond).sum::<usize>() + more > SHARED_BYTES {
             if !self.evict(|other| beyond(other) > 0) {
                 return false;

@@ -6,13 +6,13 @@ use std::hint::black_box;
 use std::process::{Command, ExitCode, Stdio};
 
 use appserver::app::App;
-use appserver::callback::{Claim, PublicKey};
 use appserver::config::{Config, Vars};
-use appserver::credentials::{Credentials, Secret};
 use appserver::http::{HEADERS, MAX_BODY_BYTES, Request};
-use appserver::policy::{self, Terms};
+use appserver::oss::callback::{Claim, PublicKey};
+use appserver::oss::credentials::{Credentials, Secret};
+use appserver::oss::policy::{self, Terms};
 use appserver::proxy::head::{self, Limits};
-use appserver::token::CallbackTokens;
+use appserver::trust::token::CallbackTokens;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use md5::{Digest, Md5};
 use rsa::{BigUint, Pkcs1v15Sign, RsaPrivateKey};

@@ -7,8 +7,9 @@ use std::net::TcpListener;
 
 use appserver::app::App;
 use appserver::config::{Config, Vars};
-use appserver::policy::hmac_sha256;
-use appserver::{server, time};
+use appserver::oss::policy::hmac_sha256;
+use appserver::server;
+use appserver::sys::time;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use oss_standin::{Options, Standin};
 

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use crate::time;
+use crate::sys::time;
 
 /// Longer than any line, so that the end of a line is among a file's last bytes.
 const MAX_LINE_BYTES: u64 = 1 << 20;

@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::background::Task;
-use crate::callback::PublicKey;
 use crate::config::KeySource;
-use crate::metrics::{KEY_FETCHES, result};
-use crate::oss::{agent, read};
+use crate::oss::bucket::{agent, read};
+use crate::oss::callback::PublicKey;
 use crate::reject::Reject;
+use crate::sys::background::Task;
+use crate::sys::metrics::{KEY_FETCHES, result};
 
 /// Where OSS publishes its keys.
 pub const ORIGIN: &str = "https://gosspublic.alicdn.com";

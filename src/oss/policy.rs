@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use sha1::Sha1;
 use sha2::Sha256;
 
-use crate::credentials::Credentials;
-use crate::time;
+use crate::oss::credentials::Credentials;
+use crate::sys::time;
 
 const V4_VERSION: &str = "OSS4-HMAC-SHA256";
 

@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Value, json};
 
-use crate::credentials::{Credentials, Issued, Secret, Source};
-use crate::oss::{agent, percent_encode, read};
-use crate::policy::hmac_sha1;
-use crate::time;
+use crate::oss::bucket::{agent, percent_encode, read};
+use crate::oss::credentials::{Credentials, Issued, Secret, Source};
+use crate::oss::policy::hmac_sha1;
+use crate::sys::time;
 
 /// Of the ECS metadata service (`OSS_ECS_ENDPOINT`).
 pub const METADATA: &str = "http://100.100.100.200";

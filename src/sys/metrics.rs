@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::{log, time};
+use crate::sys::{log, time};
 
 /// For all of a client's request, and for it to take the page: others wait for it.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::time;
+use crate::sys::time;
 
 /// PIPE_BUF (pipe(7)): where `poll` finds room, so much can be written without a wait.
 const PIECE_BYTES: usize = 4096;

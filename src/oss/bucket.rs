@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use crate::credentials::Credentials;
-use crate::policy::{hex, hmac_sha256, signing_key};
+use crate::oss::credentials::Credentials;
+use crate::oss::policy::{hex, hmac_sha256, signing_key};
 use crate::reject::Reject;
-use crate::time;
+use crate::sys::time;
 
 /// In all, or but little more, so that OSS's 5 seconds hold.
 const TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,13 +1,10 @@
 //! The service manager's side: a listening socket that outlives us in systemd's descriptor store,
-//! what we tell it, and secrets that leave the environment. Implements sd_notify(3) and
-//! sd_listen_fds(3). Without systemd nothing here does anything, but for the secrets.
+//! and what we tell it. Implements sd_notify(3) and sd_listen_fds(3). Without systemd it does nothing.
 
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::io::IoSlice;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::os::unix::net::UnixListener;
 
 use listenfd::ListenFd;
 use nix::sys::socket::{
@@ -15,44 +12,10 @@ use nix::sys::socket::{
     sendmsg, socket,
 };
 
-use crate::config::{Listen, SECRETS, Vars};
-use crate::{log, time};
+use crate::config::Listen;
 
-/// Says that secrets come on standard input.
-const HANDED_OVER: &str = "APPSERVER_SECRETS_ON_STDIN";
 /// The socket's name in the descriptor store.
 const NAME: &str = "FDNAME=listener";
-
-/// What a process was started with can be read in `/proc/PID/environ` for as long as it runs. So
-/// where secrets are among it, we start anew in our own place without them, and hand them over.
-pub fn take_secrets(mut vars: Vars) -> Vars {
-    if vars.remove(HANDED_OVER).is_some() {
-        let mut handed = String::new();
-        let _ = io::stdin().read_to_string(&mut handed);
-        let pairs = handed.split_terminator('\0').filter_map(|pair| pair.split_once('='));
-        vars.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    } else if SECRETS.iter().any(|name| vars.contains_key(*name)) {
-        let error = start_anew(&vars).err().unwrap_or(ErrorKind::Other.into());
-        let text = format!("secrets stay visible in the environment of this process: {error}");
-        log::line(time::now(), &text);
-    }
-    vars
-}
-/// Returns only if that fails.
-fn start_anew(vars: &Vars) -> io::Result<()> {
-    let (mut write, read) = UnixStream::pair()?;
-    write.set_nonblocking(true)?; // what the socket does not hold is an error, not a wait
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(std::env::args_os().skip(1)).env(HANDED_OVER, "1").stdin(OwnedFd::from(read));
-    for name in SECRETS {
-        if let Some(value) = vars.get(name) {
-            write.write_all(format!("{name}={value}\0").as_bytes())?;
-            command.env_remove(name);
-        }
-    }
-    drop(write);
-    Err(command.exec())
-}
 
 /// The socket for `listen` that the process before us left with systemd. It never stopped
 /// listening: who connected meanwhile waits in it.

@@ -7,8 +7,8 @@ use hmac::{Hmac, Mac};
 use serde_json::Value;
 use sha2::Sha256;
 
-use crate::credentials::Secret;
-use crate::policy::{hmac_sha256, keyed};
+use crate::oss::credentials::Secret;
+use crate::oss::policy::{hmac_sha256, keyed};
 use crate::reject::Reject;
 
 const MAC_BYTES: usize = 16;

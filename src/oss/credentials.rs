@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use crate::background::Task;
-use crate::metrics::{CREDENTIALS_END, RENEWALS, result};
-use crate::time;
+use crate::sys::background::Task;
+use crate::sys::metrics::{CREDENTIALS_END, RENEWALS, result};
+use crate::sys::time;
 
 /// After a failure.
 pub const RETRY_SECONDS: u64 = 5;

@@ -1,0 +1,7 @@
+//! The machine that this runs on: systemd, the log, the clock, metrics and background tasks.
+
+pub mod background;
+pub mod log;
+pub mod metrics;
+pub mod systemd;
+pub mod time;
