@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::oss::credentials::{Credentials, Secret, Source};
 use crate::oss::{callback, keys, sts};
+use crate::sys::listener::Listen;
 
 /// Environment variables by name.
 pub type Vars = BTreeMap<String, String>;
@@ -102,22 +103,6 @@ pub enum KeySource {
     Pinned(String),
     /// `https://HOST`, or `http://` on loopback.
     Origin(String),
-}
-
-/// Where to listen.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Listen {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Listen::Tcp(address) => write!(f, "http://{address}"),
-            Listen::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
 }
 
 /// What the command line asks for.

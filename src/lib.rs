@@ -1,10 +1,26 @@
-//! appserver: signs browser uploads to Alibaba Cloud OSS and verifies the callbacks that follow.
+//! appserver signs browser uploads to Alibaba Cloud OSS and verifies the callbacks that follow.
 //!
-//! In reading order: `config` (environment to `Config`), `door`, `client`, `head` and `engine`
-//! (what comes from the network, bounded and written anew), `server` (the loop), `http`, `reject`,
-//! `app` (routes and pipelines), then what it is made of: `policy`, `callback`, `keys`, `token`,
-//! `uploads`, `credentials`, `sts`, `oss`, `background`, `page`, `log`, `time`; and what runs it:
-//! `service` (systemd), `check`, `metrics`.
+//! ```text
+//!  clients ── TCP or Unix ──► proxy ── HTTP/1.1, pipelined ──► tiny_http ──► loop: App::handle
+//!                             one thread, poll(2)              two threads   the main thread
+//!                             limits, deadlines, parsing       parse again   one batch at a time
+//!  background tasks, a thread each while they run: keys, credentials, looks into the bucket
+//!  metrics: a thread of its own, where METRICS_LISTEN is set
+//! ```
+//!
+//! A GET: `proxy::places` accepts the connection, `proxy::connection` reads, `proxy::head` checks
+//! and rewrites, `proxy::upstream` forwards. `server` reads it from tiny_http, `app` checks the
+//! upload token (`trust`) and signs the terms (`oss::policy`). The log line is written, then the
+//! response goes back through tiny_http and the proxy to the client.
+//!
+//! A POST goes the same way to `app`. Checked are, in this order and the cheap before the dear: the
+//! headers, our token in the URL (`trust`), the key's name (`oss::keys`), OSS's signature over path,
+//! query and body (`oss::callback`). Only then the body is parsed, compared with what the token
+//! allows, looked up in the bucket (`oss::bucket`) and synced to disk (`trust::record`), each where
+//! it is configured. Then the line is logged and the callback answered.
+//!
+//! Arrows go down: `main`, `server` and `check` use `app` and `proxy`, which use the rooms `trust`,
+//! `oss` and `sys`. The proxy knows nothing of the application, nor the application of connections.
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 

@@ -2,27 +2,23 @@
 //! that came together, and each is answered. The only file that names `tiny_http`.
 
 use std::borrow::Cow;
-use std::fs::Permissions;
-use std::io::{self, Cursor, ErrorKind, Read};
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::io::{self, Cursor, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{Backlog, SockaddrStorage, getsockname, listen, setsockopt, sockopt};
 use tiny_http::{Header, Server, StatusCode};
 
 use crate::app::App;
-use crate::config::Listen;
 use crate::http::{HEADERS, MAX_BODY_BYTES, Request, Response};
 use crate::proxy::head::Limits;
 use crate::proxy::{Proxy, Settings};
+use crate::sys::listener::{self, Listen};
 use crate::sys::{log, metrics, systemd, time};
 
 /// How long after a request `App::upkeep` has its next turn.
@@ -33,55 +29,19 @@ const START_WAIT: Duration = Duration::from_millis(500);
 const MAX_IN_FLIGHT: usize = 256;
 /// and where each waits for the bucket, on a thread of its own: all within OSS's 5 s.
 const MAX_CONFIRMATIONS: usize = 16;
-/// What std asks for, 128, overflows when many connect at once; who comes then must try again.
-const BACKLOG: i32 = 4096;
-/// Connections inherit these from the listener. The kernel would hold 4 MB for one that never reads.
-const SEND_BUFFER_BYTES: usize = 32 * 1024;
-const RECEIVE_BUFFER_BYTES: usize = 16 * 1024;
-
 /// Serves. Returns what ended that, or kept it from starting; the unit starts us again.
 pub fn run(listen: &Listen, app: App) -> io::Error {
-    let listener = match systemd::inherited(listen) {
-        Some(listener) => Ok(listener),
-        None => {
-            systemd::forget(); // one of another address would still hold the port
-            bind(listen).inspect(systemd::keep)
-        }
-    };
-    match listener {
-        Ok(listener) => run_on(listener, app).unwrap_or_else(|error| error),
+    match listener::open(listen) {
+        Ok(socket) => run_on(socket, app).unwrap_or_else(|error| error),
         Err(error) => io::Error::other(format!("cannot listen on {listen}: {error}")),
     }
 }
 
-fn bind(listen: &Listen) -> io::Result<OwnedFd> {
-    match listen {
-        Listen::Tcp(address) => Ok(TcpListener::bind(address)?.into()),
-        Listen::Unix(path) => Ok(bind_unix(path)?.into()),
-    }
-}
-
-/// User and group may connect. A socket that a dead process left is put away.
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    let is_socket = path.symlink_metadata().is_ok_and(|there| there.file_type().is_socket());
-    let is_dead = |error: io::Error| error.kind() == ErrorKind::ConnectionRefused;
-    if is_socket && UnixStream::connect(path).is_err_and(is_dead) {
-        std::fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o660))?;
-    Ok(listener)
-}
-
 /// Serves a bound socket.
-pub fn run_on(listener: OwnedFd, app: App) -> io::Result<io::Error> {
+pub fn run_on(socket: OwnedFd, app: App) -> io::Result<io::Error> {
     let signals = catch_signals()?; // before there is another thread, which would get them
-    prepare(&listener)?;
-    let address: SockaddrStorage = getsockname(listener.as_raw_fd())?;
-    let v4 = address.as_sockaddr_in().map(|v4| Listen::Tcp(SocketAddr::V4((*v4).into())));
-    let v6 = address.as_sockaddr_in6().map(|v6| Listen::Tcp(SocketAddr::V6((*v6).into())));
-    let unix = address.as_unix_addr().and_then(|unix| Some(Listen::Unix(unix.path()?.into())));
-    if let Some(address) = v4.or(v6).or(unix) {
+    listener::prepare(&socket)?;
+    if let Some(address) = listener::address(&socket) {
         log::line(time::now(), &format!("appserver listening on {address}"));
     }
     if let Some(address) = app.config.metrics {
@@ -102,7 +62,7 @@ pub fn run_on(listener: OwnedFd, app: App) -> io::Result<io::Error> {
         health_target: "/healthz",
         health_interval: systemd::watchdog_interval(),
     };
-    let mut proxy = Proxy::new(settings, listener, backend, signals)?;
+    let mut proxy = Proxy::new(settings, socket, backend, signals)?;
     thread::Builder::new().spawn(move || {
         let served = proxy.run();
         if let Err(error) = &served {
@@ -120,15 +80,6 @@ fn catch_signals() -> io::Result<SignalFd> {
     signals.add(Signal::SIGINT);
     signals.thread_block()?;
     Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
-}
-
-fn prepare(listener: &OwnedFd) -> io::Result<()> {
-    listen(listener, Backlog::new(BACKLOG)?)?;
-    setsockopt(listener, sockopt::SndBuf, &SEND_BUFFER_BYTES)?;
-    setsockopt(listener, sockopt::RcvBuf, &RECEIVE_BUFFER_BYTES)?;
-    let _ = setsockopt(listener, sockopt::TcpNoDelay, &true); // there is none on a Unix socket
-    fcntl(listener, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok(())
 }
 
 /// tiny_http, and the only connection that it will ever have.

@@ -1,8 +1,9 @@
 //! Configuration: what is derived, and one clear line for every mistake.
 
 use appserver::app::App;
-use appserver::config::{Command, Config, KeySource, Listen, Vars, command};
+use appserver::config::{Command, Config, KeySource, Vars, command};
 use appserver::oss::credentials::Source;
+use appserver::sys::listener::Listen;
 
 fn vars(changes: &[(&str, &str)]) -> Vars {
     let plain = [

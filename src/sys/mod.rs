@@ -1,6 +1,7 @@
-//! The machine that this runs on: systemd, the log, the clock, metrics and background tasks.
+//! The machine that this runs on: the listening socket and systemd, the log, the clock, metrics and background tasks.
 
 pub mod background;
+pub mod listener;
 pub mod log;
 pub mod metrics;
 pub mod systemd;

@@ -12,7 +12,7 @@ use nix::sys::socket::{
     sendmsg, socket,
 };
 
-use crate::config::Listen;
+use super::listener::Listen;
 
 /// The socket's name in the descriptor store.
 const NAME: &str = "FDNAME=listener";
