@@ -6,13 +6,22 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::log::Log;
 
 /// Far longer than anything waited for takes, so that a loaded machine fails no test.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The binary under test: cargo puts it beside the folder of the test that runs.
+/// The binary under test: the one that the variable `APPSERVER_BINARY` names by its path, so that
+/// the same tests and benchmarks can be run on another one, an older version say. Without it, the
+/// one that cargo puts beside the folder of the test that runs.
 pub fn binary() -> PathBuf {
+    if let Some(other) = std::env::var_os("APPSERVER_BINARY").filter(|path| !path.is_empty()) {
+        let other = std::path::absolute(other).expect("a path");
+        assert!(other.is_file(), "APPSERVER_BINARY: {} is no file", other.display());
+        return other;
+    }
     let test = std::env::current_exe().expect("own path");
     let profile = test.parent().and_then(|deps| deps.parent()).expect("target folder");
     profile.join("appserver")
@@ -98,9 +107,24 @@ impl Server {
 
     /// A line of `/proc/PID/status`, as a number (kB where it says so).
     pub fn status(&self, name: &str) -> u64 {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("status");
-        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
-        line.and_then(|l| l.split_whitespace().next()?.parse().ok()).expect("a number")
+        status(self.pid(), name)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("not yet waited for");
+    }
+
+    /// Stops the process (SIGSTOP), until SIGCONT, and returns when all of its threads stand still.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.pid());
+        let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
+            let status = std::fs::read_to_string(task.expect("a task").path().join("status"));
+            status.expect("status").contains("State:\tT (stopped)")
+        };
+        while !std::fs::read_dir(&tasks).expect("a process").all(is_stopped) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Ends the process at once (SIGKILL) and waits for it.
@@ -119,6 +143,13 @@ impl Drop for Server {
         }
         self.kill();
     }
+}
+
+/// A line of `/proc/PID/status`, as a number (kB where it says so).
+pub fn status(pid: u32, name: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
+    line.and_then(|l| l.split_whitespace().next()?.parse().ok()).expect("a number")
 }
 
 /// What a run that ends by itself left.

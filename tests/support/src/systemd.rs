@@ -21,8 +21,8 @@ use rustix::process::{Pid, PidfdFlags, kill_process, pidfd_open};
 
 pub use rustix::process::Signal;
 
-use crate::binary;
 use crate::log::Log;
+use crate::{binary, server};
 
 /// Far longer than anything waited for takes, so that a loaded machine fails no test.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -211,6 +211,11 @@ impl Service {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// A line of `/proc/PID/status`, as a number (kB where it says so).
+    pub fn status(&self, name: &str) -> u64 {
+        server::status(self.pid(), name)
     }
 
     pub fn is_running(&mut self) -> bool {
