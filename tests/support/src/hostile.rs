@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// Far longer than the server lets anybody wait, so that a test that hangs ends by itself.
@@ -125,6 +126,16 @@ pub fn limit_threads(count: usize, program: &Path) -> Command {
     }
     command.arg(program);
     command
+}
+
+/// Lets this process itself have so many descriptors, and some for what else it does.
+pub fn allow_descriptors(count: usize) {
+    let (limit, wanted) = (getrlimit(Resource::Nofile), count as u64 + 500);
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit });
+        let maximum = limit.maximum;
+        assert!(raised.is_ok(), "this test needs {wanted} descriptors (ulimit -Hn: {maximum:?})");
+    }
 }
 
 /// Small and quick, the same on every machine (xorshift64*).

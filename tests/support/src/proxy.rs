@@ -106,6 +106,34 @@ impl Proxy {
         })
     }
 
+    /// Caddy as README has it, but without TLS, before the server at `socket`.
+    pub fn plain_caddy(folder: &Path, socket: &str) -> Proxy {
+        Proxy::caddy(folder, 1, |ports| {
+            let site = format!("\nhttp://{HOST}:{} {{\nbind 127.0.0.1\n", ports[0]);
+            let places = [
+                (&*format!("{{\n    default_sni {HOST}\n"), "{\nadmin off\nauto_https off\n"),
+                (&format!("\n{HOST} {{\n"), &site),
+                ("/run/appserver.sock", socket),
+            ];
+            moved(readme("caddy", "reverse_proxy"), &places)
+        })
+    }
+
+    /// Apache likewise.
+    pub fn plain_apache(folder: &Path, socket: &str) -> Proxy {
+        Proxy::apache(folder, 1, |ports| {
+            let address = format!("127.0.0.1:{}", ports[0]);
+            let places = [
+                ("*:443", &*address),
+                ("SSLEngine on", ""),
+                ("SSLCertificateFile /etc/ssl/upload.pem", ""),
+                ("SSLCertificateKeyFile /etc/ssl/upload.key", ""),
+                ("/run/appserver.sock", socket),
+            ];
+            format!("Listen {address}\n{}", moved(readme("apache", "ProxyPass"), &places))
+        })
+    }
+
     /// None of them can be given port 0, so another process may take a port that was free: then
     /// the proxy ends, and is started on others. It serves once it has written a line with `ready`.
     fn start(

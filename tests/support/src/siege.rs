@@ -1,0 +1,278 @@
+//! Clients that together hold all places of a server, each within its limits, and others that want
+//! to be served meanwhile.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::hostile::{reset, send_all};
+use crate::{Reply, read_reply};
+
+/// One source that holds places with connections that it keeps alive.
+pub struct Siege {
+    pub source: IpAddr,
+    pub address: SocketAddr,
+    pub connections: usize,
+    /// In each period a connection sends the next part of `message`, or, after the last part, begins
+    /// again if a response has come. If the server has closed it, it is opened anew.
+    pub period: Duration,
+    pub message: Vec<Vec<u8>>,
+}
+
+/// What all sources together did.
+#[derive(Default)]
+pub struct Counts {
+    pub sent: AtomicUsize,
+    pub answered: AtomicUsize,
+    pub opened: AtomicUsize,
+}
+
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let [sent, answered, opened] =
+            [&self.sent, &self.answered, &self.opened].map(|count| count.load(Relaxed));
+        write!(f, "{opened} hostile connections sent {sent} times, were answered {answered}")
+    }
+}
+
+/// Says that it is over when it is dropped, by a panic too: else the scope would wait for ever.
+pub struct Over<'a>(pub &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+#[derive(Default)]
+struct Place {
+    stream: Option<TcpStream>,
+    /// How many parts of the message are sent.
+    sent: usize,
+}
+
+impl Siege {
+    /// Lasts until it is `over`.
+    pub fn run(&self, over: &AtomicBool, counts: &Counts) {
+        let mut places: Vec<Place> = Vec::new();
+        places.resize_with(self.connections, Place::default);
+        let step = self.period / self.connections as u32;
+        let mut due = Instant::now();
+        let mut next = 0;
+        while !over.load(Relaxed) {
+            let now = Instant::now();
+            while due <= now {
+                self.ask(&mut places[next], counts);
+                next = (next + 1) % places.len();
+                due += step;
+            }
+            // Who is late does not make up for it: then all periods are longer.
+            due = due.max(Instant::now());
+            thread::sleep(due.saturating_duration_since(now).max(Duration::from_micros(500)));
+        }
+        // Without leaving a port that is taken for a minute.
+        places.into_iter().filter_map(|place| place.stream).for_each(reset);
+    }
+
+    /// The turn of one of the connections.
+    fn ask(&self, place: &mut Place, counts: &Counts) {
+        if let Some(stream) = &mut place.stream {
+            match drain(stream) {
+                Drained::Nothing => {}
+                Drained::Some => {
+                    counts.answered.fetch_add(1, Relaxed);
+                    place.sent = 0;
+                }
+                Drained::Closed => *place = Place::default(),
+            }
+        }
+        if place.stream.is_none() {
+            place.stream = open(self.source, self.address);
+            counts.opened.fetch_add(1, Relaxed);
+        }
+        let (Some(stream), Some(part)) = (&mut place.stream, self.message.get(place.sent)) else {
+            return;
+        };
+        match stream.write(part) {
+            Ok(_) => {
+                counts.sent.fetch_add(1, Relaxed);
+                place.sent += 1;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {} // not yet connected
+            Err(_) => *place = Place::default(),
+        }
+    }
+}
+
+enum Drained {
+    Nothing,
+    Some,
+    Closed,
+}
+
+/// Reads and forgets what has come.
+fn drain(stream: &mut TcpStream) -> Drained {
+    let mut chunk = [0; 32 * 1024];
+    let mut drained = Drained::Nothing;
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) => return Drained::Closed,
+            Ok(read) => {
+                drained = Drained::Some;
+                if read < chunk.len() {
+                    return drained;
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return drained,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return Drained::Closed,
+        }
+    }
+}
+
+/// Begins to connect, and does not wait for it.
+fn open(source: IpAddr, address: SocketAddr) -> Option<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).ok()?;
+    socket.set_nonblocking(true).ok()?;
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_send_buffer_size(128 * 1024); // a part of a message goes in whole
+    socket.bind(&SocketAddr::new(source, 0).into()).ok()?;
+    let _ = socket.connect(&address.into()); // it is under way
+    Some(socket.into())
+}
+
+/// More than a server and its backlog hold together, so that none of what they hold is closed from
+/// this side.
+pub const FLOOD_KEEPS: usize = 6000;
+/// In a second. More would be a race for the processor, which tests that run beside it would lose.
+const FLOOD_OPENS: u32 = 10_000;
+
+/// One source that opens connections as fast as it can, up to `FLOOD_OPENS`, says nothing on every
+/// other and `message` on the rest, and forgets them. It gives how many there were.
+pub fn flood(source: IpAddr, address: SocketAddr, message: &[u8], over: &AtomicBool) -> u32 {
+    let (start, mut kept, mut opened) = (Instant::now(), VecDeque::new(), 0);
+    while !over.load(Relaxed) {
+        if start.elapsed() < Duration::from_secs(1) * opened / FLOOD_OPENS {
+            thread::sleep(Duration::from_micros(500));
+            continue;
+        }
+        opened += 1;
+        // If none can be opened, the next may be luckier.
+        let Some(stream) = open(source, address) else { continue };
+        if opened % 2 == 0 {
+            let _ = (&stream).write(message);
+        }
+        kept.push_back(stream);
+        if kept.len() > FLOOD_KEEPS {
+            kept.pop_front().into_iter().for_each(reset);
+        }
+    }
+    kept.into_iter().for_each(reset);
+    opened
+}
+
+/// What became of requests that were sent at even intervals, each on a connection of its own.
+#[derive(Debug)]
+pub struct Series {
+    pub count: usize,
+    /// How long each waited that was answered 200 in time, the shortest first.
+    pub served: Vec<Duration>,
+    /// How many of the others ended how.
+    pub others: BTreeMap<String, usize>,
+}
+
+impl Series {
+    /// Sends `count` requests, one in each `interval`, whatever becomes of those before. `ask`
+    /// sends one and waits for its response no longer than `limit`.
+    pub fn run(
+        count: usize,
+        interval: Duration,
+        limit: Duration,
+        ask: impl Fn(usize) -> Result<Reply, String> + Sync,
+    ) -> Series {
+        let (served, others) = (Mutex::new(Vec::new()), Mutex::new(BTreeMap::new()));
+        let start = Instant::now();
+        thread::scope(|scope| {
+            for number in 0..count {
+                let due = start + interval * number as u32;
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+                let (ask, served, others) = (&ask, &served, &others);
+                scope.spawn(move || {
+                    let start = Instant::now();
+                    let result = ask(number);
+                    let took = start.elapsed();
+                    let end = match result {
+                        Ok(reply) if reply.status == 200 && took < limit => {
+                            return served.lock().unwrap().push(took);
+                        }
+                        Ok(reply) if reply.status == 200 => "200, too late".to_owned(),
+                        Ok(reply) => reply.status.to_string(),
+                        Err(error) => error,
+                    };
+                    *others.lock().unwrap().entry(end).or_default() += 1;
+                });
+            }
+        });
+        let mut served = served.into_inner().unwrap();
+        served.sort();
+        Series { count, served, others: others.into_inner().unwrap() }
+    }
+
+    /// The longest that anybody waited who was served.
+    pub fn longest(&self) -> Duration {
+        self.served.last().copied().unwrap_or_default()
+    }
+
+    /// As many waited longer as waited less.
+    pub fn median(&self) -> Duration {
+        self.served.get(self.served.len() / 2).copied().unwrap_or_default()
+    }
+}
+
+impl std::fmt::Display for Series {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let (served, count, others) = (self.served.len(), self.count, &self.others);
+        let (median, longest) = (self.median(), self.longest());
+        write!(f, "{served} of {count} served, median {median:.1?}, longest {longest:.1?}")?;
+        if others.is_empty() { Ok(()) } else { write!(f, ", others: {others:?}") }
+    }
+}
+
+/// One request and its response on a connection of its own from `source`, all within `limit`; else
+/// in words what happened.
+pub fn ask_from(
+    source: Option<IpAddr>,
+    address: SocketAddr,
+    message: &[u8],
+    limit: Duration,
+) -> Result<Reply, String> {
+    let deadline = Instant::now() + limit;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None);
+    let socket = socket.map_err(|error| error.to_string())?;
+    if let Some(source) = source {
+        let bound = socket.bind(&SocketAddr::new(source, 0).into());
+        bound.map_err(|error| error.to_string())?;
+    }
+    socket
+        .connect_timeout(&address.into(), limit)
+        .map_err(|error| format!("not connected ({:?})", error.kind()))?;
+    let stream = TcpStream::from(socket);
+    let _ = stream.set_nodelay(true);
+    let left = deadline.saturating_duration_since(Instant::now());
+    let left = left.max(Duration::from_millis(1));
+    stream.set_read_timeout(Some(left)).map_err(|error| error.to_string())?;
+    stream.set_write_timeout(Some(left)).map_err(|error| error.to_string())?;
+    let sent = send_all(&stream, message);
+    let reply = read_reply(&mut std::io::BufReader::new(stream), false);
+    reply.ok_or_else(|| match (sent, Instant::now() < deadline) {
+        (_, false) => "no response in time".to_owned(),
+        (true, true) => "closed without a response".to_owned(),
+        (false, true) => "closed before all was sent".to_owned(),
+    })
+}
