@@ -262,8 +262,8 @@ fn from_the_first_answer_on_the_end_is_an_orderly_one() {
 
 // What the watchdog proves.
 
-/// A server whose loop waits for a disk that hangs, with all behind it. Each request with the status
-/// that it gets when the disk is back.
+/// A server whose loop waits for a disk that hangs, and requests that wait for the loop, each with
+/// the status that it gets when the disk is back.
 fn start_stuck(world: &World) -> (Service, Disk, Vec<(TcpStream, u16)>) {
     let disk = Disk::new();
     let service = world.start_with(&["127.0.0.1", "0"], &disk.vars(), Vec::new());

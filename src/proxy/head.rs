@@ -155,15 +155,16 @@ fn length(value: &str, max: usize) -> Result<usize, Reject> {
     value.parse().ok().filter(|length| *length <= max).ok_or(Reject::BODY_TOO_LONG)
 }
 
-/// Method and path of a request that is refused before its head is read, for the log.
+/// Method and path of a request that is refused before its head is read, for the log. None before
+/// the first line is whole: its end may be the query, which may hold a token.
 pub fn request_line(input: &[u8]) -> Option<(String, String)> {
-    let start = input.get(..input.len().min(MAX_HEAD_BYTES))?.trim_ascii_start();
-    let text = String::from_utf8_lossy(start);
-    let mut words = text.lines().next()?.split(' ');
+    let text = String::from_utf8_lossy(input);
+    let (line, _) = text.trim_start().split_once("\r\n")?;
+    let mut words = line.split(' ');
     let (method, target) = (words.next()?, words.next()?);
     let is_method = !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase());
-    let path = target.split('?').next()?.chars().take(256).collect();
-    is_method.then(|| (method.to_owned(), path))
+    let path = target.split('?').next()?;
+    is_method.then(|| (method.to_owned(), path.to_owned()))
 }
 
 /// The head of a response of the backend.

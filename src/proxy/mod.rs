@@ -41,7 +41,7 @@ const LINGER_TIMEOUT: u64 = 1000;
 /// From a whole request to its response. OSS waits 5 s.
 const RESPONSE_TIMEOUT: u64 = 4000;
 /// A backend that has answered nothing for so long frees no place soon.
-const STALL_TIMEOUT: u64 = 500;
+const STALL_TIMEOUT: u64 = 1000;
 /// For so long a connection is not evicted for another whose source holds as many places.
 const GRACE: u64 = 20;
 /// Until a place or a descriptor is looked for again, while a newcomer waits for one.
@@ -101,6 +101,8 @@ pub struct Proxy {
     started: Instant,
     /// Milliseconds since the start.
     now: u64,
+    /// The earliest deadline of all connections, when `wait` looked.
+    deadline: u64,
     health_check_at: u64,
     /// Since when each response is its connection's last.
     draining_since: Option<u64>,
@@ -130,6 +132,7 @@ impl Proxy {
             buffer: Box::new([0; BUFFER_BYTES]),
             started: Instant::now(),
             now: 0,
+            deadline: NEVER,
             health_check_at: 0,
             draining_since: None,
         })
@@ -155,6 +158,7 @@ impl Proxy {
             if self.newcomer.is_some() {
                 self.accept();
             }
+            self.expire();
             self.write_responses();
         }
         Ok(())
@@ -162,7 +166,7 @@ impl Proxy {
 
     /// Waits until something can be done, or must be. Returns what that is.
     fn wait(&mut self) -> io::Result<Vec<u64>> {
-        let mut wake_at = self.next_check();
+        self.deadline = NEVER;
         let (mut polled, mut set) = (Vec::new(), Vec::new());
         let mut add = |number, fd, interest| {
             polled.push(number);
@@ -172,7 +176,7 @@ impl Proxy {
         upstream.set(PollFlags::POLLOUT, self.upstream.has_output());
         add(UPSTREAM, self.upstream.stream.as_fd(), upstream);
         for (number, connection) in &self.connections {
-            wake_at = wake_at.min(connection.deadline);
+            self.deadline = self.deadline.min(connection.deadline);
             let interest = connection.interest();
             if !interest.is_empty() {
                 add(*number, connection.stream.as_fd(), interest);
@@ -182,19 +186,16 @@ impl Proxy {
         if self.accept_at <= self.now && self.newcomer.is_none() {
             add(LISTENER, self.listener.as_fd(), PollFlags::POLLIN);
         }
-        let timeout = wake_at.saturating_sub(self.now);
+        let timeout = self.deadline.min(self.next_check()).saturating_sub(self.now);
         match poll(&mut set, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::NONE)) {
-            Ok(_) | Err(Errno::EINTR) => {}
+            Ok(_) => {}
+            // After a pause (SIGSTOP) what has come meanwhile is read before anybody is late.
+            Err(Errno::EINTR) => return Ok(Vec::new()),
             Err(error) => return Err(error.into()),
         }
-        let ready = polled.iter().zip(&set).filter(|(_, fd)| fd.any() == Some(true));
-        let mut ready: Vec<u64> = ready.map(|(number, _)| *number).collect();
         self.now = self.started.elapsed().as_millis() as u64;
-        if self.now >= wake_at {
-            let late = self.connections.iter().filter(|(_, one)| one.deadline <= self.now);
-            ready.extend(late.map(|(number, _)| *number));
-        }
-        Ok(ready)
+        let ready = polled.iter().zip(&set).filter(|(_, fd)| fd.any() == Some(true));
+        Ok(ready.map(|(number, _)| *number).collect())
     }
 
     /// When something must be done that is no connection's deadline.
@@ -212,11 +213,10 @@ impl Proxy {
         }
     }
 
-    /// A connection's turn: it is read from or written to once, or its time is over.
+    /// A connection's turn: it is read from or written to, once.
     fn advance(&mut self, number: u64) {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         let result = match connection.state {
-            _ if connection.deadline <= self.now => Err(connection.expire()),
             State::Reading => self.read(number),
             State::Writing { .. } => self.write(number),
             State::Lingering => connection.read(self.buffer.as_mut_slice(), self.now),
@@ -265,6 +265,18 @@ impl Proxy {
             connection.state = State::Queued;
             connection.deadline = self.now + RESPONSE_TIMEOUT;
             self.queue.push_back(number);
+        }
+    }
+
+    /// Ends those whose time is over, unless they have moved on in this turn.
+    fn expire(&mut self) {
+        if self.now < self.deadline {
+            return;
+        }
+        let late =
+            self.connections.iter().filter(|(_, connection)| connection.deadline <= self.now);
+        for (number, end) in late.map(|(number, one)| (*number, one.expire())).collect::<Vec<_>>() {
+            self.settle(number, Err(end));
         }
     }
 

@@ -115,7 +115,7 @@ impl Proxy {
                 (&format!("\n{HOST} {{\n"), &site),
                 ("/run/appserver.sock", socket),
             ];
-            moved(readme("caddy", "reverse_proxy"), &places)
+            file("Caddyfile", &places)
         })
     }
 
@@ -130,7 +130,7 @@ impl Proxy {
                 ("SSLCertificateKeyFile /etc/ssl/upload.key", ""),
                 ("/run/appserver.sock", socket),
             ];
-            format!("Listen {address}\n{}", moved(readme("apache", "ProxyPass"), &places))
+            format!("Listen {address}\n{}", file("apache.conf", &places))
         })
     }
 

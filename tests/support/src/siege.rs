@@ -19,8 +19,8 @@ pub struct Siege {
     pub source: IpAddr,
     pub address: SocketAddr,
     pub connections: usize,
-    /// In each period a connection sends the next part of `message`, or, after the last part, begins
-    /// again if a response has come. If the server has closed it, it is opened anew.
+    /// In each period a connection sends the next part of `message`, or, after the last part,
+    /// begins again if a response has come. If the server has closed it, it is opened anew.
     pub period: Duration,
     pub message: Vec<Vec<u8>>,
 }
