@@ -38,8 +38,8 @@ fn run() -> Result<ExitCode, ConfigError> {
         .collect();
     match config::command(&arguments)? {
         Command::Serve(listen) => {
-            warn_of_secrets(&vars);
             let app = App::new(Config::from_vars(&vars)?, time::now())?;
+            warn_of_secrets(&vars);
             let error = server::run(&listen, app);
             eprintln!("appserver: {error}");
             return Ok(ExitCode::FAILURE);

@@ -144,13 +144,13 @@ fn answer(batch: Vec<(Request, tiny_http::Request)>, app: &mut App) {
 fn read(request: &mut tiny_http::Request) -> Request {
     let mut body = Vec::with_capacity(request.body_length().unwrap_or_default());
     let _ = request.as_reader().read_to_end(&mut body);
-    let (mut headers, mut peer) = (Vec::new(), String::new());
+    let (mut headers, mut peer) = (Vec::new(), "-".to_owned());
     for header in request.headers() {
-        let (name, value) = (header.field.as_str().as_str(), header.value.to_string());
-        match HEADERS.iter().find(|(known, _)| *known == name) {
-            Some((known, _)) => headers.push((*known, value)),
-            None if name == "x-forwarded-for" => peer = value,
-            None => {}
+        let name = header.field.as_str().as_str();
+        if let Some((known, _)) = HEADERS.iter().find(|(known, _)| *known == name) {
+            headers.push((*known, header.value.to_string()));
+        } else if name == "x-forwarded-for" {
+            peer = header.value.to_string();
         }
     }
     let (method, target) = (request.method().to_string(), request.url().to_owned());

@@ -37,5 +37,5 @@ impl Cache {
 
 /// The response depends on who asks, or on a body.
 fn is_private(head: &Head) -> bool {
-    head.is_authorized || head.content_length.unwrap_or(0) > 0
+    head.passed_on.contains(&"authorization") || head.content_length.unwrap_or(0) > 0
 }

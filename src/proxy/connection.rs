@@ -153,10 +153,9 @@ impl Connection {
         }
     }
 
-    /// Who asks, for the log.
-    pub fn client(&self) -> String {
-        let client = self.forwarded_for().or(self.peer);
-        client.map_or("-".to_owned(), |client| client.to_string())
+    /// Who asks; none for somebody on this machine behind a Unix socket.
+    pub fn client(&self) -> Option<IpAddr> {
+        self.forwarded_for().or(self.peer)
     }
 
     /// Client, method and path, as far as they are known, for the log.
@@ -165,9 +164,10 @@ impl Connection {
             Some(head) => Some((head.method().to_owned(), head.path().to_owned())),
             None => head::request_line(&self.input),
         };
+        let client = self.client().map_or("-".to_owned(), |client| client.to_string());
         match line {
-            Some((method, path)) => format!("{} {method} {path:?}", self.client()),
-            None => format!("{} - -", self.client()),
+            Some((method, path)) => format!("{client} {method} {path:?}"),
+            None => format!("{client} - -"),
         }
     }
 

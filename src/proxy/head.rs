@@ -10,6 +10,12 @@ use crate::reject::Reject;
 
 const MAX_HEAD_BYTES: usize = 8 * 1024;
 const MAX_HEADERS: usize = 64;
+/// The request headers that the proxy itself reads. None of them is passed on.
+const OWN_HEADERS: [&str; 6] =
+    ["host", "connection", "content-length", "transfer-encoding", "expect", "x-forwarded-for"];
+/// The response headers that it reads. But for the length, none of them reaches the client.
+const RESPONSE_HEADERS: [&str; 5] =
+    ["content-length", "transfer-encoding", "x-accel-expires", "server", "connection"];
 
 /// What the backend behind the proxy reads.
 #[derive(Clone, Copy)]
@@ -34,8 +40,8 @@ pub struct Head {
     pub expects_continue: bool,
     /// The last address of `X-Forwarded-For`: for whom the nearest proxy speaks.
     pub forwarded_for: Option<IpAddr>,
-    /// There is an `Authorization`, so the response is for nobody else.
-    pub is_authorized: bool,
+    /// The names of the headers that are passed on.
+    pub passed_on: Vec<&'static str>,
 }
 
 impl Head {
@@ -49,11 +55,11 @@ impl Head {
     }
 
     fn add(&mut self, header: &Header, limits: Limits) -> Result<(), Reject> {
-        let name = header.name.to_ascii_lowercase();
+        let is_named = |known: &&str| known.eq_ignore_ascii_case(header.name);
         let ascii = std::str::from_utf8(header.value).ok().filter(|value| value.is_ascii());
         // What is not ASCII reads as empty, and is refused where it would be passed on.
         let value = ascii.unwrap_or_default().trim_matches([' ', '\t']);
-        match name.as_str() {
+        match OWN_HEADERS.into_iter().find(is_named).unwrap_or_default() {
             "host" if self.has_host => return Err(Reject::BAD_HOST),
             "host" => self.has_host = true,
             "transfer-encoding" => return Err(Reject::TRANSFER_CODING),
@@ -66,14 +72,14 @@ impl Head {
                 let last = value.rsplit(',').next().unwrap_or_default();
                 self.forwarded_for = last.trim().parse().ok();
             }
-            name => {
-                let known = limits.headers.iter().find(|(known, _)| *known == name);
-                let Some((_, not_ascii)) = known else { return Ok(()) };
-                if self.canonical.contains(&format!("\r\n{name}: ")) {
+            _ => {
+                let known = limits.headers.iter().find(|(known, _)| is_named(known));
+                let Some((name, not_ascii)) = known else { return Ok(()) };
+                if self.passed_on.contains(name) {
                     return Err(Reject::HEADER_TWICE);
                 }
                 ascii.ok_or(*not_ascii)?;
-                self.is_authorized |= name == "authorization";
+                self.passed_on.push(name);
                 self.canonical.extend([name, ": ", value, "\r\n"]);
             }
         }
@@ -193,19 +199,21 @@ pub fn response(input: &[u8], is_to_head: bool) -> Result<Option<ResponseHead>, 
     let status = response.code.unwrap_or(0);
     // These have no body (RFC 9112, 6.3). The backend says a length all the same.
     let has_length = !matches!(status, 100..=199 | 204 | 304);
-    let mut text = format!("HTTP/1.1 {status} {}\r\n", response.reason.unwrap_or_default());
+    let mut text = String::with_capacity(body_start);
+    let reason = response.reason.unwrap_or_default();
+    text.extend(["HTTP/1.1 ", &status.to_string(), " ", reason, "\r\n"]);
     let (mut length, mut is_cacheable) = (None, false);
     for header in response.headers.iter() {
-        let name = header.name.to_ascii_lowercase();
+        let is_named = |known: &&str| known.eq_ignore_ascii_case(header.name);
+        let name = RESPONSE_HEADERS.into_iter().find(is_named).unwrap_or_default();
         let value = std::str::from_utf8(header.value).map_err(|_| "a header that is not ASCII")?;
-        match name.as_str() {
-            "transfer-encoding" => return Err("a transfer coding"),
+        match name {
             "content-length" => length = value.parse::<usize>().ok(),
+            "transfer-encoding" => return Err("a transfer coding"),
             "x-accel-expires" => is_cacheable = value == "1",
             _ => {}
         }
-        let is_ours = matches!(name.as_str(), "x-accel-expires" | "server" | "connection");
-        if !is_ours && (has_length || name != "content-length") {
+        if name.is_empty() || (name == "content-length" && has_length) {
             text.extend([header.name, ": ", value, "\r\n"]);
         }
     }

@@ -13,7 +13,7 @@ impl Proxy {
             self.health_check_at = NEVER;
             let canonical = format!("GET {} HTTP/1.1\r\n", self.settings.health_target);
             let head = Head { canonical, ..Head::default() };
-            self.upstream.push(UPSTREAM, &head, &[], "-", self.now);
+            self.upstream.push(UPSTREAM, &head, &[], None, self.now);
         }
     }
 

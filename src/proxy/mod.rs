@@ -167,7 +167,8 @@ impl Proxy {
     /// Waits until something can be done, or must be. Returns what that is.
     fn wait(&mut self) -> io::Result<Vec<u64>> {
         self.deadline = NEVER;
-        let (mut polled, mut set) = (Vec::new(), Vec::new());
+        let count = self.connections.len() + 3;
+        let (mut polled, mut set) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let mut add = |number, fd, interest| {
             polled.push(number);
             set.push(PollFd::new(fd, interest));
@@ -289,7 +290,7 @@ impl Proxy {
                 continue; // it has waited too long
             }
             let Some((head, body)) = connection.request() else { continue };
-            self.upstream.push(number, head, body, &connection.client(), self.now);
+            self.upstream.push(number, head, body, connection.client(), self.now);
             connection.consume();
             connection.state = State::Awaiting;
         }
@@ -299,11 +300,10 @@ impl Proxy {
     /// Gives connections the responses that have come.
     fn deliver(&mut self) -> io::Result<()> {
         for delivery in self.upstream.receive(self.buffer.as_mut_slice())? {
-            if delivery.connection == UPSTREAM {
-                self.pass_health_check();
-                continue;
-            }
             let number = delivery.connection;
+            if number == UPSTREAM && delivery.head.status == 200 {
+                self.pass_health_check();
+            }
             let Some(connection) = self.connections.get(&number) else { continue };
             // One that has waited too long was answered already.
             let State::Awaiting = connection.state else { continue };

@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
@@ -61,10 +62,20 @@ impl Upstream {
     }
 
     /// Puts a request behind the others; `flush` sends them.
-    pub fn push(&mut self, connection: u64, head: &Head, body: &[u8], client: &str, now: u64) {
+    pub fn push(
+        &mut self,
+        connection: u64,
+        head: &Head,
+        body: &[u8],
+        client: Option<IpAddr>,
+        now: u64,
+    ) {
         let output = &mut self.output;
         output.extend_from_slice(head.canonical.as_bytes());
-        let _ = write!(output, "host: a\r\nx-forwarded-for: {client}\r\n"); // a Vec takes all
+        output.extend_from_slice(b"host: a\r\n");
+        if let Some(client) = client {
+            let _ = write!(output, "x-forwarded-for: {client}\r\n"); // a Vec takes all
+        }
         if !body.is_empty() {
             let _ = write!(output, "content-length: {}\r\n", body.len());
         }
