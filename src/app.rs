@@ -244,17 +244,17 @@ impl App {
             host: &config.host,
             bucket: &config.bucket,
             region: &config.region,
-            prefix: &prefix,
+            prefix,
             max_bytes,
-            content_types: &content_types,
+            content_types,
             forbid_overwrite: config.forbid_overwrite,
-            callback: callback.as_deref(),
+            callback,
             now,
             expire,
         };
         POLICIES.add();
         Ok(Response::json(200, &answer(&terms, credentials))
-            .noted(format!("policy dir={prefix:?} expire={}", time::iso8601(expire)))
+            .noted(format!("policy dir={:?} expire={}", terms.prefix, time::iso8601(expire)))
             .cacheable(config.jwt_secret.is_none()))
     }
 

@@ -7,16 +7,16 @@ use serde_json::{Value, json};
 
 const NOW: u64 = 1_701_605_532; // 2023-12-03T12:12:12Z
 
-fn terms<'a>(callback: Option<&'a str>, content_types: &'a [String]) -> Terms<'a> {
+fn terms(callback: Option<&str>, content_types: &[String]) -> Terms<'static> {
     Terms {
         host: "https://examplebucket.oss-cn-hangzhou.aliyuncs.com",
         bucket: "examplebucket",
         region: "cn-hangzhou",
-        prefix: "user/eric/",
+        prefix: "user/eric/".to_owned(),
         max_bytes: 10_485_760,
-        content_types,
+        content_types: content_types.to_vec(),
         forbid_overwrite: false,
-        callback,
+        callback: callback.map(str::to_owned),
         now: NOW,
         expire: NOW + 30,
     }
@@ -134,7 +134,7 @@ fn everything_configured_is_pinned_and_among_the_fields() {
         assert_eq!(fields["Content-Type"], "image/png");
     }
     let several = ["image/png".to_owned(), "image/jpeg".to_owned()];
-    terms.content_types = &several;
+    terms.content_types = several.to_vec();
     let answer = policy::answer_v4(&terms, &credentials(None));
     let policy = decoded(&answer["policy"]);
     let listed = json!(["in", "$content-type", ["image/png", "image/jpeg"]]);
