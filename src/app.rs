@@ -38,7 +38,6 @@ pub struct App {
     keys: Keys,
     /// Which `${variable}` a field of the body carries, from `CALLBACK_BODY`.
     variables: BTreeMap<String, String>,
-    page: Vec<page::File>,
     /// Absent: any validly signed callback is accepted.
     tokens: Option<CallbackTokens>,
     /// Absent: callbacks are believed without a look into the bucket.
@@ -82,7 +81,6 @@ impl App {
         let app = App {
             keys: Keys::new(&config.public_key),
             variables,
-            page: if config.client_page { page::files() } else { Vec::new() },
             tokens: config.token_ttl.and_then(tokens),
             signer: Signer::new(config.source.clone()),
             bucket: config
@@ -191,24 +189,10 @@ impl App {
             "/" => self.policy(policy::answer_v1, request, now),
             "/get_post_signature_for_oss_upload" => self.policy(policy::answer_v4, request, now),
             "/healthz" => Ok(Response::text(200, "ok\n").with("Cache-Control", "no-store")),
-            path => match self.page.iter().find(|file| file.path == path) {
-                Some(file) => Ok(self.file(file, request)),
-                None => Ok(Response::text(404, "not found\n")),
-            },
+            path if self.config.client_page => Ok(page::response(path, request, &self.config.host)),
+            _ => Ok(Response::text(404, "not found\n")),
         };
         response.unwrap_or_else(Response::reject)
-    }
-
-    fn file(&self, file: &page::File, request: &Request) -> Response {
-        let held = request.header("if-none-match").unwrap_or_default();
-        let fresh = held.split(',').any(|tag| tag.trim().trim_start_matches("W/") == file.etag);
-        let (status, body) = if fresh { (304, [].as_slice()) } else { (200, file.bytes) };
-        Response::new(status, body, file.content_type)
-            .with("ETag", file.etag.clone())
-            .with("Cache-Control", "no-cache")
-            .with("Content-Security-Policy", page::security_policy(&self.config.host))
-            .with("Referrer-Policy", "no-referrer")
-            .cacheable(status == 200)
     }
 
     /// A signed policy. Of the request only a ticket counts, and that only narrows.

@@ -1,4 +1,4 @@
-//! A request and an answer in our own terms, so that only `server.rs` knows tiny_http's.
+//! A request and a response in our own terms, so that only `server.rs` knows tiny_http's.
 
 use std::borrow::Cow;
 
@@ -24,12 +24,12 @@ pub const HEADERS: [(&str, Reject); 6] = [
 /// A complete request; `body` is at most `MAX_BODY_BYTES`.
 pub struct Request {
     pub method: String,
-    /// Origin form: path, and query if there is one, as they came.
+    /// Path, and query if there is one, as they came.
     pub target: String,
-    /// Names are those of `HEADERS`.
+    /// Names are those of `HEADERS`; the proxy lets none in twice.
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
-    /// Who asks, for the log: an address, or `-`.
+    /// For the log: an address, or `-`.
     pub peer: String,
 }
 
@@ -42,9 +42,8 @@ pub struct Response {
 }
 
 impl Request {
-    /// The value of a header field. (The door lets none in twice.)
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(field, _)| *field == name).map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(header, _)| *header == name).map(|(_, value)| value.as_str())
     }
 
     pub fn query(&self) -> &str {
@@ -63,33 +62,28 @@ impl Request {
 }
 
 impl Response {
-    pub fn new(
-        status: u16,
-        body: impl Into<Cow<'static, [u8]>>,
-        content_type: &'static str,
-    ) -> Self {
+    pub fn new(status: u16, body: Cow<'static, [u8]>, content_type: &'static str) -> Response {
         let headers = vec![
-            ("Content-Type", Cow::Borrowed(content_type)),
-            ("X-Content-Type-Options", Cow::Borrowed("nosniff")),
+            ("Content-Type", content_type.into()),
+            ("X-Content-Type-Options", "nosniff".into()),
         ];
-        Response { status, headers, body: body.into(), note: String::new() }
+        Response { status, headers, body, note: String::new() }
     }
 
     pub fn json(status: u16, value: &Value) -> Response {
         // A `Value` always serializes.
         let body = serde_json::to_vec(value).unwrap_or_default();
-        let response = Response::new(status, body, "application/json");
-        response.with("Cache-Control", "no-store")
+        Response::new(status, body.into(), "application/json").with("Cache-Control", "no-store")
     }
 
     pub fn text(status: u16, text: &'static str) -> Response {
-        Response::new(status, text.as_bytes(), "text/plain; charset=utf-8")
+        Response::new(status, text.as_bytes().into(), "text/plain; charset=utf-8")
     }
 
     pub fn reject(Reject(status, reason): Reject) -> Response {
         let what = if status == 401 { "not allowed" } else { "verify not ok" };
-        let body = json!({ "Status": what, "reason": reason });
-        let response = Response::json(status, &body).noted(format!("reason={reason:?}"));
+        let response = Response::json(status, &json!({ "Status": what, "reason": reason }));
+        let response = response.noted(format!("reason={reason:?}"));
         match status {
             401 => response.with("WWW-Authenticate", "Bearer"),
             503 => response.with("Retry-After", RETRY_SECONDS.to_string()),
@@ -102,14 +96,13 @@ impl Response {
         self
     }
 
-    /// The same request would get the same response for as long as the clock shows this second.
-    /// The proxy keeps it so long, and takes this header off.
+    /// Lets the proxy give the response again to the same request within this second. The proxy
+    /// takes this header off.
     pub fn cacheable(self, cacheable: bool) -> Response {
         if cacheable { self.with("X-Accel-Expires", "1") } else { self }
     }
 
-    pub fn noted(mut self, note: String) -> Response {
-        self.note = note;
-        self
+    pub fn noted(self, note: String) -> Response {
+        Response { note, ..self }
     }
 }
