@@ -35,3 +35,4 @@ pub mod reject;
 pub mod server;
 pub mod sys;
 pub mod trust;
+pub mod upload;

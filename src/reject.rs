@@ -49,7 +49,7 @@ impl Reject {
     // The policy.
     pub const NO_CREDENTIALS: Reject = Reject(503, "no credentials to sign with now");
 
-    // Tickets.
+    // The upload token.
     pub const NO_TICKET: Reject = Reject(401, "ticket is missing");
     pub const BAD_TICKET: Reject = Reject(401, "ticket is not valid");
     pub const EXPIRED_TICKET: Reject = Reject(401, "ticket has expired");
