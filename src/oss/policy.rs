@@ -137,7 +137,7 @@ pub fn callback_parameter(url: &str, body: &str, body_type: &str) -> String {
 
 fn base64_json(members: Members) -> String {
     let object: Value = members.into_iter().collect();
-    // `to_vec`, unlike `to_string`, takes no detour through a formatter. A `Value` always serializes.
+    // A `Value` always serializes.
     BASE64.encode(serde_json::to_vec(&object).unwrap_or_default())
 }
 
