@@ -54,6 +54,7 @@ fn where_a_head_ends() {
 
 #[test]
 fn targets_go_on_in_origin_form() {
+    assert!(passed_on("OPTIONS * HTTP/1.1", "").unwrap().starts_with("OPTIONS / HTTP/1.1\r\n"));
     for (target, expected) in [
         ("/", Ok("/")),
         ("/a/b?c=/d?e", Ok("/a/b?c=/d?e")),
@@ -65,7 +66,7 @@ fn targets_go_on_in_origin_form() {
         ("https://a.example:8443/b?c", Ok("/b?c")),
         ("http:///b", Ok("/b")),
         ("http://a.example/http://b.example/", Ok("/http://b.example/")),
-        ("*", Ok("/")),
+        ("*", Err(Reject::BAD_REQUEST_TARGET)),
         ("http://a.example?b", Err(Reject::BAD_REQUEST_TARGET)),
         ("a.example:443", Err(Reject::BAD_REQUEST_TARGET)),
         ("a", Err(Reject::BAD_REQUEST_TARGET)),
@@ -148,6 +149,10 @@ fn who_a_proxy_speaks_for() {
         ("X-Forwarded-For: 9.9.9.9\r\nX-Forwarded-For: unknown\r\n", None),
         ("X-Forwarded-For: 1.2.3.4:80\r\n", None),
         ("X-Forwarded-For: 1.2.3.4,\r\n", None),
+        // What the proxy appended counts, whatever its client said before it.
+        ("X-Forwarded-For: \u{ff}, 1.2.3.4\r\n", Some("1.2.3.4")),
+        ("X-Forwarded-For: 1.2.3.4, \u{ff}\r\n", None),
+        ("X-Forwarded-For: ::ffff:1.2.3.4\r\n", Some("1.2.3.4")),
         ("", None),
     ] {
         let head = read(&format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n")).unwrap();

@@ -46,6 +46,8 @@ pub enum State {
     Writing {
         response: Response,
         sent: usize,
+        /// The socket was offered some of it.
+        is_begun: bool,
         then: Then,
     },
     /// The response is written. What still comes is read and thrown away: to close with bytes
@@ -99,9 +101,13 @@ impl Connection {
         }
     }
 
-    /// Its request is not whole, or its response is there.
+    /// True if its request is not whole, or the client is slow to take the response.
     pub fn is_evictable(&self) -> bool {
-        !matches!(self.state, State::Queued | State::Awaiting)
+        match self.state {
+            State::Reading | State::Lingering => true,
+            State::Queued | State::Awaiting => false,
+            State::Writing { is_begun, .. } => is_begun,
+        }
     }
 
     /// Part of a request has come.
@@ -237,14 +243,17 @@ impl Connection {
             self.forget_input();
         }
         response.head += "\r\n";
-        self.state = State::Writing { response, sent: 0, then };
+        self.state = State::Writing { response, sent: 0, is_begun: false, then };
         (self.deadline, self.waiting_since) = (now + MESSAGE_TIMEOUT, now);
     }
 
     /// Writes what the socket takes, and goes on when that is all.
     pub fn write(&mut self, now: u64) -> Result<(), End> {
         let has_begun = self.has_begun();
-        let State::Writing { response, sent, then } = &mut self.state else { return Ok(()) };
+        let State::Writing { response, sent, is_begun, then } = &mut self.state else {
+            return Ok(());
+        };
+        *is_begun = true;
         let mut parts = [IoSlice::new(response.head.as_bytes()), IoSlice::new(&response.body)];
         let mut rest = parts.as_mut_slice();
         IoSlice::advance_slices(&mut rest, *sent);

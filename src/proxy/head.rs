@@ -69,8 +69,10 @@ impl Head {
             "expect" if value.eq_ignore_ascii_case("100-continue") => self.expects_continue = true,
             "expect" => return Err(Reject::BAD_EXPECTATION),
             "x-forwarded-for" => {
-                let last = value.rsplit(',').next().unwrap_or_default();
-                self.forwarded_for = last.trim().parse().ok();
+                // What stands before the last comma came from anybody, and may not be ASCII.
+                let last = header.value.rsplit(|byte| *byte == b',').next().unwrap_or_default();
+                let last = std::str::from_utf8(last).unwrap_or_default().trim();
+                self.forwarded_for = last.parse().ok().map(|client: IpAddr| client.to_canonical());
             }
             _ => {
                 let known = limits.headers.iter().find(|(known, _)| is_named(known));
@@ -124,7 +126,7 @@ pub fn request(bytes: &[u8], limits: Limits) -> Result<Head, Reject> {
     else {
         return Err(Reject::MALFORMED);
     };
-    let target = origin_form(target).ok_or(Reject::BAD_REQUEST_TARGET)?;
+    let target = origin_form(method, target).ok_or(Reject::BAD_REQUEST_TARGET)?;
     let mut head = Head { close: minor == 0, ..Head::default() };
     head.canonical.reserve(bytes.len() + limits.headers.len());
     head.canonical.extend([method, " ", target, " HTTP/1.1\r\n"]);
@@ -141,9 +143,9 @@ pub fn request(bytes: &[u8], limits: Limits) -> Result<Head, Reject> {
     Ok(head)
 }
 
-/// Path and query; of `http://HOST/PATH` what follows the host; of `*` (OPTIONS) the root.
-fn origin_form(target: &str) -> Option<&str> {
-    if target == "*" {
+/// Path and query; of `http://HOST/PATH` what follows the host; of `OPTIONS *` the root.
+fn origin_form<'a>(method: &str, target: &'a str) -> Option<&'a str> {
+    if (method, target) == ("OPTIONS", "*") {
         return Some("/");
     }
     let path = match target.strip_prefix("http://").or_else(|| target.strip_prefix("https://")) {
@@ -169,7 +171,7 @@ pub fn request_line(input: &[u8]) -> Option<(String, String)> {
     let mut words = line.split(' ');
     let (method, target) = (words.next()?, words.next()?);
     let is_method = !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase());
-    let path = target.split('?').next()?;
+    let path = origin_form(method, target)?.split('?').next()?;
     is_method.then(|| (method.to_owned(), path.to_owned()))
 }
 

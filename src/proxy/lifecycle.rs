@@ -24,9 +24,9 @@ impl Proxy {
         }
         if self.accept_at == NEVER {
             self.accept_at = self.now;
-            systemd::notify(&["READY=1"]);
+            systemd::notify(&["READY=1"], &[]);
         } else {
-            systemd::notify(&["WATCHDOG=1"]);
+            systemd::notify(&["WATCHDOG=1"], &[]);
         }
         let interval = self.settings.health_interval;
         self.health_check_at = interval.map_or(NEVER, |interval| self.now + interval);
@@ -35,8 +35,9 @@ impl Proxy {
     /// From now on each response is its connection's last. Who came before is let in and served.
     pub(super) fn drain(&mut self) {
         if let Ok(Some(_)) = self.signals.read_signal() {
-            systemd::notify(&["STOPPING=1"]);
+            systemd::notify(&["STOPPING=1"], &[]);
             self.draining_since = self.draining_since.or(Some(self.now));
+            self.accept_at = self.accept_at.min(self.now); // be we ready or not
             self.accept();
         }
     }

@@ -279,6 +279,9 @@ impl Proxy {
         for (number, end) in late.map(|(number, one)| (*number, one.expire())).collect::<Vec<_>>() {
             self.settle(number, Err(end));
         }
+        // Those that waited in vain would be many before the backend takes a request again.
+        let is_queued = |one: &Connection| matches!(one.state, State::Queued);
+        self.queue.retain(|number| self.connections.get(number).is_some_and(is_queued));
     }
 
     /// Gives the backend requests, as many as it may have.
@@ -342,10 +345,10 @@ impl Proxy {
         let text = format!("{request} {status} reason={reason:?}");
         self.log += &log::entry(time::now(), &text);
         let body = format!("{{\"reason\":\"{reason}\"}}");
+        let (date, length) = (time::http(time::now()), body.len());
         let head = format!(
-            "HTTP/1.1 {status} Refused\r\nContent-Type: application/json\r\n\
-             Access-Control-Allow-Origin: *\r\nContent-Length: {}\r\n",
-            body.len()
+            "HTTP/1.1 {status} Refused\r\nDate: {date}\r\nContent-Type: application/json\r\n\
+             Access-Control-Allow-Origin: *\r\nContent-Length: {length}\r\n"
         );
         Response { head, body: body.into_bytes().into() }
     }

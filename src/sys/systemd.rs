@@ -40,23 +40,18 @@ pub fn inherited(address: &Listen) -> Option<OwnedFd> {
     listening.next()
 }
 
-/// Has systemd close what was kept.
-pub fn forget() {
-    notify(&["FDSTOREREMOVE=1", NAME]);
-}
-
 /// Leaves the socket with systemd for the process after us.
 pub fn keep(socket: &OwnedFd) {
-    send(&["FDSTORE=1", NAME], &[socket.as_raw_fd()]);
+    notify(&["FDSTORE=1", NAME], &[socket.as_raw_fd()]);
 }
 
-/// Tells systemd, if it asked to be told.
-pub fn notify(lines: &[&str]) {
-    send(lines, &[]);
+/// Has systemd close what was kept.
+pub fn forget() {
+    notify(&["FDSTOREREMOVE=1", NAME], &[]);
 }
 
-/// It is never worth an error.
-fn send(lines: &[&str], descriptors: &[RawFd]) {
+/// Tells systemd, if it asked to be told and listens. It is never worth an error, or a wait.
+pub fn notify(lines: &[&str], descriptors: &[RawFd]) {
     let Ok(path) = std::env::var("NOTIFY_SOCKET") else { return };
     let address = match path.strip_prefix('@') {
         Some(name) => UnixAddr::new_abstract(name.as_bytes()),
@@ -68,7 +63,7 @@ fn send(lines: &[&str], descriptors: &[RawFd]) {
     let rights = [ControlMessage::ScmRights(descriptors)];
     let control = if descriptors.is_empty() { &[] } else { rights.as_slice() };
     let parts = [IoSlice::new(text.as_bytes())];
-    let flags = MsgFlags::MSG_NOSIGNAL;
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     let _ = sendmsg(datagram.as_raw_fd(), &parts, control, flags, Some(&address));
 }
 

@@ -120,7 +120,7 @@ fn read(raw: &str) -> Expected {
             let path = &rest[authority.len()..];
             if path.is_empty() { "/" } else { path }
         }
-        _ if target == "*" => "/",
+        _ if (method, target) == ("OPTIONS", "*") => "/",
         _ => target,
     };
     assert!(path.starts_with('/') && !path.contains('#'), "{target}");
@@ -151,8 +151,8 @@ fn read(raw: &str) -> Expected {
     assert!(expectations.iter().all(|one| one.eq_ignore_ascii_case("100-continue")));
     let connection = all("connection").into_iter().filter(|one| one.is_ascii());
     let close = connection.map(str::to_ascii_lowercase).any(|one| one.contains("close"));
-    let forwarded = all("x-forwarded-for").last().copied().filter(|list| list.is_ascii());
-    let forwarded = forwarded.and_then(|list| list.split(',').next_back());
+    let forwarded = all("x-forwarded-for").last().and_then(|list| list.split(',').next_back());
+    let forwarded: Option<IpAddr> = forwarded.and_then(|last| last.trim().parse().ok());
 
     let mut canonical = format!("{method} {path} HTTP/1.1\r\n");
     let mut echo = format!("{method} {path}\n");
@@ -173,7 +173,7 @@ fn read(raw: &str) -> Expected {
         close: close || version == "HTTP/1.0",
         expects_continue: !expectations.is_empty() && version == "HTTP/1.1",
         passed_on,
-        forwarded_for: forwarded.and_then(|last| last.trim().parse().ok()),
+        forwarded_for: forwarded.map(|client| client.to_canonical()),
     };
     Expected { head, echo }
 }
