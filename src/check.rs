@@ -9,12 +9,13 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::Value;
 
 use crate::app::App;
-use crate::config::{Config, ConfigError, KeySource};
+use crate::config::{Config, ConfigError};
 use crate::http::Request;
 use crate::oss::bucket::Bucket;
 use crate::oss::callback::{PublicKey, target};
 use crate::oss::credentials::{Credentials, Source};
-use crate::oss::{keys, policy, sts};
+use crate::oss::keys::{self, KeySource};
+use crate::oss::{policy, sts};
 use crate::reject::Reject;
 use crate::sys::time;
 

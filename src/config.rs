@@ -7,8 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use crate::oss::credentials::{Credentials, Secret, Source};
-use crate::oss::{callback, keys, sts};
-use crate::sys::listener::Listen;
+use crate::oss::keys::{self, KeySource};
+use crate::oss::{callback, sts};
+use crate::sys::listen::Listen;
 
 /// Environment variables by name.
 pub type Vars = BTreeMap<String, String>;
@@ -95,14 +96,6 @@ pub struct Callback {
     /// A template with `${variables}`.
     pub body: String,
     pub body_type: &'static str,
-}
-
-/// Where the callback's public keys come from.
-pub enum KeySource {
-    /// The PEM text of the only key; nothing is ever fetched.
-    Pinned(String),
-    /// `https://HOST`, or `http://` on loopback.
-    Origin(String),
 }
 
 /// What the command line asks for.

@@ -1,9 +1,10 @@
 //! Configuration: what is derived, and one clear line for every mistake.
 
 use appserver::app::App;
-use appserver::config::{Command, Config, KeySource, Vars, command};
+use appserver::config::{Command, Config, Vars, command};
 use appserver::oss::credentials::Source;
-use appserver::sys::listener::Listen;
+use appserver::oss::keys::KeySource;
+use appserver::sys::listen::Listen;
 
 fn vars(changes: &[(&str, &str)]) -> Vars {
     let plain = [

@@ -3,8 +3,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use appserver::config::KeySource;
-use appserver::oss::keys::{Keys, ORIGIN};
+use appserver::oss::keys::{KeySource, Keys, ORIGIN};
 use appserver::reject::Reject;
 
 const V1: &str = "http://gosspublic.alicdn.com/callback_pub_key_v1.pem";

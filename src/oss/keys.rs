@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::config::KeySource;
 use crate::oss::bucket::{agent, read};
 use crate::oss::callback::PublicKey;
 use crate::reject::Reject;
@@ -27,6 +26,14 @@ const SECONDS_BETWEEN_FETCHES: u64 = 10;
 const REFRESH_SECONDS: u64 = 86_400;
 /// Later versions are never fetched, so that few can wait. OSS has published one in ten years.
 const MAX_VERSION: u32 = 16;
+
+/// Where the callback's public keys come from.
+pub enum KeySource {
+    /// The PEM text of the only key; nothing is ever fetched.
+    Pinned(String),
+    /// `https://HOST`, or `http://` on loopback.
+    Origin(String),
+}
 
 /// Anybody may name any version. Whatever is named, no request waits for a fetch, the daily fetch
 /// of version 1 begins within ten seconds of its time, and a version that exists is fetched within

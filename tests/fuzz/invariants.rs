@@ -9,10 +9,9 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use appserver::config::KeySource;
 use appserver::http::{HEADERS, MAX_BODY_BYTES};
 use appserver::oss::callback::{self, Claim, PublicKey};
-use appserver::oss::keys::Keys;
+use appserver::oss::keys::{KeySource, Keys};
 use appserver::proxy::head::{self, Head, Limits};
 use appserver::proxy::upstream::Upstream;
 use appserver::reject::Reject;
