@@ -8,7 +8,7 @@ use std::{mem, thread};
 
 use serde_json::{Value, json};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, wrong};
 use crate::http::{Request, Response};
 use crate::oss::bucket::Bucket;
 use crate::oss::callback::{self, Claim};
@@ -304,7 +304,7 @@ impl App {
         }
         if let Some(folder) = config.upload_log.clone() {
             let uploads = Uploads::open(folder, now);
-            app.uploads = Some(uploads.map_err(|error| ConfigError::new("UPLOAD_LOG", error))?);
+            app.uploads = Some(uploads.map_err(|error| format!("UPLOAD_LOG: {error}"))?);
         }
         if let Some(callback) = &config.callback {
             let template = callback::template(&callback.body, callback.body_type);
@@ -325,19 +325,19 @@ impl App {
             let variable = format!("${{{variable}}}");
             if !self.template.values().any(|text| *text == variable) {
                 let problem = format!("lacks {variable}, which callbacks are checked by");
-                return Err(ConfigError::new("CALLBACK_BODY", problem));
+                return wrong("CALLBACK_BODY", problem);
             }
         }
         let has_token = urls.split([';', '?', '&']).any(|part| part.starts_with("token="));
         if self.tokens.is_some() && has_token {
-            return Err(ConfigError::new("CALLBACK_URL", "has a token= of its own"));
+            return wrong("CALLBACK_URL", "has a token= of its own");
         }
         let subject = "x".repeat(token::MAX_SUBJECT_BYTES);
         let prefix = format!("{}{subject}/", self.config.upload_dir);
         let longest = self.callback_parameter(&prefix, u64::MAX).unwrap_or_default();
         if longest.len() > 5 * 1024 {
             let problem = "with CALLBACK_BODY and tokens longer than OSS takes (5 KB in all)";
-            return Err(ConfigError::new("CALLBACK_URL", problem));
+            return wrong("CALLBACK_URL", problem);
         }
         Ok(())
     }

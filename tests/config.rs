@@ -1,7 +1,7 @@
 //! Configuration: what is derived, and one clear line for every mistake.
 
 use appserver::app::App;
-use appserver::config::{Command, Config, Vars, command};
+use appserver::config::{self, Config, VARIABLES, Vars};
 use appserver::oss::credentials::Source;
 use appserver::oss::keys::KeySource;
 use appserver::sys::listen::Listen;
@@ -129,8 +129,8 @@ fn every_mistake_names_its_variable() {
             "https://b.oss-cn-hangzhou.aliyuncs.com; script-src *",
             "is not https://BUCKET",
         ),
-        ("OSS_BUCKET", "other", "not what OSS_HOST says, \"examplebucket\""),
-        ("OSS_REGION", "cn-beijing", "not what OSS_HOST says, \"cn-hangzhou\""),
+        ("OSS_BUCKET", "other", "\"other\" is not a bucket's name (the same as in OSS_HOST"),
+        ("OSS_REGION", "cn-beijing", "\"cn-beijing\" is not a region like cn-hangzhou (the same"),
         ("EXPIRE_TIME", "0", "from 1 to 604800"),
         ("EXPIRE_TIME", "604801", "from 1 to 604800"),
         ("EXPIRE_TIME", "30s", "from 1 to 604800"),
@@ -180,11 +180,21 @@ fn every_mistake_names_its_variable() {
         ("CALLBACK_TOKEN", "no", "is not on or off"),
         ("CALLBACK_TOKEN_TTL", "0", "from 1 to 2592000"),
         ("UPLOAD_LOG", "/does/not/exist", "is not a folder"),
+        ("CREDENTIALS_DIRECTORY", "/does/not/exist", "is not a folder"),
         ("OSS_INTERNAL_HOST", "examplebucket", "is not https://BUCKET.ENDPOINT"),
+        ("OSS_STS_ROLE_ARN", "acs:ram::1:user/x", "is not acs:ram::ACCOUNT:role/NAME"),
+        ("OSS_ECS_ROLE", "a-role", "set, and an access key or a role is too: which is it?"),
+        ("UPLOAD_DIR", "\"user-uploads/\"", "begins with a quote"),
+        ("UPLOAD_CONTENT_TYPES", "'image/png'", "begins with a quote"),
+        ("EXPIRE_TIME", "\"30\"", "begins with a quote"),
         ("EXPIRE_TIM", "30", "unknown variable; is it EXPIRE_TIME?"),
         ("OSS_ACESS_KEY_ID", "x", "unknown variable; is it OSS_ACCESS_KEY_ID?"),
         ("OSS_ACCESS_KEY", "x", "unknown variable; is it OSS_ACCESS_KEY_ID?"),
         ("callback_url", "x", "unknown variable; is it CALLBACK_URL?"),
+        ("OSS_ENDPOINT", "x", "unknown variable (appserver --help prints all)"),
+        ("OSS_", "x", "unknown variable"),
+        ("CALLBACK_HOST", "x", "unknown variable"),
+        ("UPLOAD_MAX_SIZE", "x", "unknown variable"),
         ("ALLOW_ORIGINS", "x", "unknown variable; is it ALLOW_ORIGIN?"),
     ] {
         let error = error(&[(name, value)]);
@@ -193,7 +203,7 @@ fn every_mistake_names_its_variable() {
         assert!(!error.contains('\n') && !error.contains("s3cr3t"), "{error}");
     }
     let custom = ("OSS_HOST", "https://files.example.com");
-    assert!(error(&[custom]).starts_with("OSS_BUCKET: not set (a valid name"));
+    assert!(error(&[custom]).starts_with("OSS_BUCKET: not set (a bucket's name"));
     assert!(error(&[custom, ("OSS_BUCKET", "abc")]).starts_with("OSS_REGION: not set"));
     let region = ("OSS_REGION", "cn-beijing");
     assert!(error(&[custom, ("OSS_BUCKET", "Abc"), region]).starts_with("OSS_BUCKET: \"Abc\""));
@@ -235,13 +245,7 @@ fn callbacks_that_could_not_be_checked_or_taken_stop_the_start() {
 
 #[test]
 fn other_programs_variables_are_none_of_our_business() {
-    config(&[
-        ("PATH", "/bin"),
-        ("HOME", "/root"),
-        ("LANG", "C"),
-        ("OSS_ENDPOINT", "x"),
-        ("PORT", "1"),
-    ]);
+    config(&[("PATH", "/bin"), ("HOME", "/root"), ("LANG", "C"), ("PORT", "1"), ("MAX_SIZE", "1")]);
 }
 
 #[test]
@@ -261,31 +265,74 @@ fn a_systemd_credential_holds_the_secret() {
     std::fs::remove_dir_all(&directory).unwrap();
 }
 
+/// A line for each variable of the table, in its order.
 #[test]
-fn the_report_masks_secrets() {
-    let report = config(&[("OSS_SESSION_TOKEN", "t0kenNeverShown")]).report;
-    assert!(report.contains("OSS_ACCESS_KEY_SECRET = (set)\nOSS_SESSION_TOKEN = (set)\n"));
+fn the_report_has_the_value_of_every_variable_and_masks_secrets() {
+    let changes = [("OSS_SESSION_TOKEN", "t0kenNeverShown"), ("UPLOAD_DIR", "user-uploads/")];
+    let report = config(&changes).report;
     assert!(!report.contains("NeverShown"), "{report}");
+    let lines: Vec<(&str, &str)> =
+        report.lines().map(|line| line.split_once(" =").unwrap()).collect();
+    let names = VARIABLES.map(|[name, ..]| name);
+    assert_eq!(lines.iter().map(|(name, _)| *name).collect::<Vec<_>>(), names);
+    for [name, default, ..] in VARIABLES {
+        let value = lines.iter().find(|(known, _)| *known == name).unwrap().1.trim();
+        let expected = match name {
+            "OSS_ACCESS_KEY_ID" => "LTAI5tExample",
+            "OSS_ACCESS_KEY_SECRET" | "OSS_SESSION_TOKEN" => "(set)",
+            "OSS_HOST" | "OSS_INTERNAL_HOST" => {
+                "https://examplebucket.oss-cn-hangzhou.aliyuncs.com"
+            }
+            "OSS_BUCKET" => "examplebucket",
+            "OSS_REGION" => "cn-hangzhou",
+            "OSS_STS_ENDPOINT" => "https://sts.cn-hangzhou.aliyuncs.com",
+            "UPLOAD_DIR" => "user-uploads/",
+            "CALLBACK_BODY" => {
+                assert!(value.starts_with("filename=${object}&size=${size}&"), "{value}");
+                continue;
+            }
+            _ => default,
+        };
+        assert_eq!(value, expected, "{name}");
+    }
+}
+
+#[test]
+fn help_has_a_line_of_a_terminals_width_for_every_variable() {
+    let help = config::help();
+    assert_eq!(help.lines().count(), VARIABLES.len());
+    for (line, [name, default, _, words]) in help.lines().zip(VARIABLES) {
+        assert!(line.starts_with(&format!("  {name} ")) && line.contains(words), "{line}");
+        assert!(default.is_empty() || line.ends_with(&format!(" ({default})")), "{line}");
+        assert!(line.chars().count() <= 100, "{line}");
+    }
+}
+
+/// One line for all of them; those in systemd credentials are none.
+#[test]
+fn secrets_in_the_environment_are_named() {
+    let secrets =
+        ["OSS_ACCESS_KEY_SECRET", "OSS_SESSION_TOKEN", "CALLBACK_TOKEN_KEY", "UPLOAD_JWT_SECRET"];
+    let value = "t0kenNeverShown".repeat(3);
+    let warning = config::bare_secrets(&vars(&secrets.map(|name| (name, value.as_str())))).unwrap();
+    assert!(warning.starts_with(&secrets.join(", ")), "{warning}");
+    assert!(warning.contains("/proc/PID/environ") && !warning.contains("NeverShown"), "{warning}");
+    let unset = [("OSS_ACCESS_KEY_SECRET", "(unset)"), ("CREDENTIALS_DIRECTORY", "/")];
+    assert_eq!(config::bare_secrets(&vars(&unset)), None);
 }
 
 #[test]
 fn command_lines() {
-    let parse = |line: &str| {
-        command(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-            .map_err(|error| error.to_string())
-    };
+    let parse = |line: &str| Listen::parse(&line.split_whitespace().collect::<Vec<_>>());
     for (line, address) in [
-        ("1234", "0.0.0.0:1234"),
-        ("11.22.33.44 1234", "11.22.33.44:1234"),
-        ("::1 80", "[::1]:80"),
-        ("127.0.0.1 0", "127.0.0.1:0"),
+        ("1234", "http://0.0.0.0:1234"),
+        ("11.22.33.44 1234", "http://11.22.33.44:1234"),
+        ("::1 80", "http://[::1]:80"),
+        ("127.0.0.1 0", "http://127.0.0.1:0"),
+        ("unix:/run/a.sock", "unix:/run/a.sock"),
     ] {
-        assert!(
-            matches!(parse(line), Ok(Command::Serve(a)) if a.to_string() == format!("http://{address}")),
-            "{line}"
-        );
+        assert_eq!(parse(line).map(|listen| listen.to_string()), Ok(address.to_owned()));
     }
-    assert_eq!(parse("unix:/run/a.sock"), Ok(Command::Serve(Listen::Unix("/run/a.sock".into()))));
     for (line, says) in [
         ("", "expected [IP] PORT"),
         ("unix:relative", "not a port"),
@@ -295,7 +342,23 @@ fn command_lines() {
         ("--port 80", "\"--port\": not an IP address"),
         ("--chek", "\"--chek\": not a port"),
     ] {
-        let error = parse(line).err().unwrap();
+        let error = parse(line).unwrap_err();
         assert!(error.contains(says), "{line}: {error}");
     }
+}
+
+/// The arrows between the folders of src/ go one way.
+#[test]
+fn nothing_below_uses_the_configuration() {
+    let src = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = 0;
+    for folder in ["oss", "proxy", "sys", "trust"] {
+        for entry in std::fs::read_dir(src.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(!text.contains("crate::config"), "{}", path.display());
+            files += 1;
+        }
+    }
+    assert!(files > 15, "only {files} files were found");
 }
