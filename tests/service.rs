@@ -903,31 +903,40 @@ fn borrowed<'a>(vars: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
 }
 
 #[test]
-fn secrets_in_credentials_cannot_be_read_beside_the_process_and_others_are_warned_of() {
+fn no_secret_can_be_read_beside_the_process() {
     let (folder, bucket, vars, secrets) = temporary();
-    let as_variables = [borrowed(&vars), borrowed(&secrets)].concat();
     for (name, value) in &secrets {
         fs::write(folder.0.join(name.to_lowercase()), format!("{value}\n")).unwrap();
     }
     let credentials = folder.path("");
     // OSS_ACCESS_KEY_SECRET has a default in these tests, which "" takes away.
     let place = [("CREDENTIALS_DIRECTORY", &*credentials), ("OSS_ACCESS_KEY_SECRET", "")];
-    let as_files = [borrowed(&vars), place.to_vec()].concat();
-    for (given, readable) in [(as_variables, true), (as_files, false)] {
-        let server = Server::start_called_back(&given);
-        works(&bucket, &server, TOKEN_KEY);
-        let seen = start_of(server.pid());
-        assert!(contains(&seen, "OSS_ACCESS_KEY_ID=") && contains(&seen, "appserver"));
-        let log = server.log().join("\n");
-        for (name, value) in &secrets {
-            assert_eq!(contains(&seen, value), readable, "{name}");
-            // Where it can be read, a line says so, and what to do.
-            let warning = log.lines().find(|line| line.contains(&format!(" {name} ")));
-            assert_eq!(warning.is_some(), readable, "{name}: {log}");
-            let way = format!("LoadCredential={}:", name.to_lowercase());
-            assert!(warning.is_none_or(|line| line.contains(&way)), "{warning:?}");
-            assert!(!log.contains(value.as_str()), "{name} is in the log");
-        }
+    let server = Server::start_called_back(&[borrowed(&vars), place.to_vec()].concat());
+    works(&bucket, &server, TOKEN_KEY);
+    let seen = start_of(server.pid());
+    assert!(contains(&seen, "OSS_ACCESS_KEY_ID=") && contains(&seen, "appserver"));
+    let log = server.log().join("\n");
+    assert!(!log.contains("/proc/"), "{log}");
+    for (name, value) in &secrets {
+        assert!(!contains(&seen, value), "{name} can be read");
+        assert!(!log.contains(value.as_str()), "{name} is in the log");
+    }
+}
+
+/// They stay there as long as the process runs: one line says so, and where they should be.
+#[test]
+fn secrets_in_the_environment_are_used_and_warned_of() {
+    let (_folder, bucket, vars, secrets) = temporary();
+    let server = Server::start_called_back(&[borrowed(&vars), borrowed(&secrets)].concat());
+    works(&bucket, &server, TOKEN_KEY);
+    let log = server.log();
+    let warnings: Vec<&String> = log.iter().filter(|line| line.contains("/proc/")).collect();
+    let [warning] = warnings[..] else { panic!("{log:?}") };
+    assert!(warning.contains("systemd credential"), "{warning}");
+    for (name, value) in &secrets {
+        assert!(warning.contains(name), "{name} is not in {warning}");
+        assert!(!log.iter().any(|line| line.contains(value)), "{name} is in the log");
+        assert!(contains(&start_of(server.pid()), value), "{name}: then the warning is wrong");
     }
 }
 
@@ -950,7 +959,7 @@ fn the_process_stays_the_same() {
 
 /// `--check` and the start have the same verdict on each value.
 #[test]
-fn values_pass_unchanged() {
+fn secrets_are_taken_as_they_are() {
     let (_folder, _bucket, mut vars, _secrets) = temporary();
     vars.push(("CALLBACK_KEY_ORIGIN", "http://127.0.0.1:9".into()));
     vars.retain(|(name, _)| *name != "CALLBACK_PUBLIC_KEY_FILE");
