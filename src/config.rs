@@ -63,7 +63,7 @@ const LONG_SECRET: &str = "a secret of 32 characters or more";
 const HOST: &str = "https://BUCKET.ENDPOINT";
 const BUCKET: &str = "a bucket's name (the same as in OSS_HOST, if it has one)";
 const REGION: &str = "a region like cn-hangzhou (the same as in OSS_HOST, if it has one)";
-const URLS: &str = "one to five http(s)://HOST[:PORT][/PATH] joined by ; (no blanks, no IPv6)";
+const URLS: &str = "1 to 5 http(s)://HOST[:PORT][/PATH] joined by ; (percent-encoded, no IPv6)";
 const BODY: &str = "name=${variable}&…, or in JSON {\"name\":${variable},…}";
 const FORM_OR_JSON: &str = "application/x-www-form-urlencoded or application/json";
 const PEM: &str = "a PEM file with an RSA public key";
@@ -79,7 +79,6 @@ const JSON_BODY: &str = "{\"filename\":${object},\"size\":${size},\"mimeType\":$
     \"height\":${imageInfo.height},\"width\":${imageInfo.width},\"bucket\":${bucket},\
     \"etag\":${etag}}";
 
-/// What the variables come to.
 pub struct Config {
     pub source: Source,
     /// `https://BUCKET.ENDPOINT`, no slash at the end.
@@ -129,8 +128,8 @@ impl Config {
         let confirm = read.switch("CONFIRM_UPLOADS")?;
         let session_policy = sts::session_policy(&bucket, &upload_dir, confirm);
         let source = read.source(&region, session_policy)?;
-        let key_secret = read.secret("OSS_ACCESS_KEY_SECRET")?;
-        let token_key = read.secret("CALLBACK_TOKEN_KEY")?.or(key_secret);
+        let token_key = read.secret("CALLBACK_TOKEN_KEY")?;
+        let token_key = token_key.or(read.secret("OSS_ACCESS_KEY_SECRET")?);
         let token_ttl = read.number("CALLBACK_TOKEN_TTL", 30 * 86_400)?;
         let token_ttl = read.switch("CALLBACK_TOKEN")?.then_some(token_ttl);
         if token_ttl.is_some() && token_key.is_none() {
@@ -230,11 +229,9 @@ impl Reader<'_> {
     /// The variable, or its default (from the table, or `derived` from others), if it `fits`.
     fn value(&mut self, name: &str, derived: &str, fits: impl Fn(&str) -> bool) -> Read<String> {
         let [name, default, shape, _] = row(name);
-        let mut text = self.vars.get(name).map_or("", |text| text.trim());
-        if text.is_empty() {
-            // The same as unset: environment files often hold `NAME=`.
-            text = if derived.is_empty() { default } else { derived };
-        }
+        // An empty variable counts as unset: environment files often hold `NAME=`.
+        let set = self.vars.get(name).map(|text| text.trim()).filter(|text| !text.is_empty());
+        let text = set.unwrap_or(if derived.is_empty() { default } else { derived });
         self.in_force.insert(name, text.to_owned());
         match text {
             text if text.starts_with(['"', '\'']) => wrong(name, "begins with a quote"),
@@ -296,7 +293,8 @@ impl Reader<'_> {
     /// The access key itself, a role that it assumes, or the role of this ECS instance.
     fn source(&mut self, region: &str, policy: String) -> Read<Source> {
         let role = self.text("OSS_ECS_ROLE", is_token)?;
-        let metadata = self.text("OSS_ECS_ENDPOINT", is_endpoint)?;
+        let is_metadata = |text: &str| text == sts::METADATA || is_endpoint(text);
+        let metadata = self.text("OSS_ECS_ENDPOINT", is_metadata)?;
         let is_key_id = |text: &str| is_token(text) && !text.contains('/');
         let is_good = |text: &str| is_key_id(text) || text.is_empty() && !role.is_empty();
         let access_key_id = self.value("OSS_ACCESS_KEY_ID", "", is_good)?;
@@ -307,10 +305,11 @@ impl Reader<'_> {
         let endpoint = format!("https://sts.{region}.aliyuncs.com");
         let endpoint = self.value("OSS_STS_ENDPOINT", &endpoint, is_endpoint)?;
         if !role.is_empty() {
-            if secret.is_none() && (access_key_id + &arn).is_empty() && security_token.is_none() {
-                return Ok(Source::Ecs { endpoint: metadata, role });
+            let has_key = !access_key_id.is_empty() || secret.is_some() || security_token.is_some();
+            if has_key || !arn.is_empty() {
+                return wrong("OSS_ECS_ROLE", "set, and another key or role is too: which is it?");
             }
-            return wrong("OSS_ECS_ROLE", "set, and an access key or a role is too: which is it?");
+            return Ok(Source::Ecs { endpoint: metadata, role });
         }
         let Some(access_key_secret) = secret else {
             let problem = "not set, and no systemd credential oss_access_key_secret either";
@@ -373,10 +372,10 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// An origin that nobody on the way can read: https, or on this machine.
+/// An origin that nobody on the way can read: https, or on loopback (for tests).
 fn is_endpoint(url: &str) -> bool {
     let private = ["https:", "http://127.0.0.1:", "http://localhost:"];
-    url == sts::METADATA || is_origin(url) && private.iter().any(|start| url.starts_with(start))
+    is_origin(url) && private.iter().any(|start| url.starts_with(start))
 }
 
 /// Nothing that needs an escape in a policy or on a terminal.
