@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use appserver::app::App;
 use appserver::config::{self, Config, ConfigError, Vars};
-use appserver::sys::listen::Listen;
+use appserver::sys::listener::Listen;
 use appserver::sys::{log, time};
 use appserver::{check, server};
 

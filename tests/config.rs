@@ -4,7 +4,7 @@ use appserver::app::App;
 use appserver::config::{self, Config, VARIABLES, Vars};
 use appserver::oss::credentials::Source;
 use appserver::oss::keys::KeySource;
-use appserver::sys::listen::Listen;
+use appserver::sys::listener::Listen;
 
 fn vars(changes: &[(&str, &str)]) -> Vars {
     let plain = [

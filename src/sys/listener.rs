@@ -36,6 +36,24 @@ impl fmt::Display for Listen {
     }
 }
 
+impl Listen {
+    /// What the command line says: `[IP] PORT` or `unix:/PATH`.
+    pub fn parse(words: &[&str]) -> Result<Listen, String> {
+        let (ip, port) = match words {
+            [path] if path.starts_with("unix:/") => {
+                return Ok(Listen::Unix(path.trim_start_matches("unix:").into()));
+            }
+            [port] => ("0.0.0.0", port),
+            [ip, port] => (*ip, port),
+            _ => return Err("arguments: expected [IP] PORT or unix:/PATH (try --help)".to_owned()),
+        };
+        let ip = ip.parse().map_err(|_| format!("argument {ip:?}: not an IP address"))?;
+        let port =
+            port.parse().map_err(|_| format!("argument {port:?}: not a port (try --help)"))?;
+        Ok(Listen::Tcp(SocketAddr::new(ip, port)))
+    }
+}
+
 /// A socket that listens there.
 pub fn open(address: &Listen) -> io::Result<OwnedFd> {
     if let Some(socket) = systemd::inherited(address) {
