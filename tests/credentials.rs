@@ -282,7 +282,7 @@ fn renewal_by_the_clock() {
     assert_eq!(id(&signer, 4609), Some(4610));
     assert_eq!(id(&signer, 4610), None);
     assert!(
-        signer.renew(4610, PATIENCE, |_, now| Ok(issued("old", now))).unwrap().contains("ended")
+        signer.renew(4610, PATIENCE, |_, now| Ok(issued("old", now))).unwrap().contains("expired")
     );
     let other: fn(&Source, u64) -> Result<Issued, String> = |_, _| Ok(issued("STS.B", 4700));
     assert!(signer.renew(4615, PATIENCE, other).unwrap().contains("\"STS.B\", valid until"));

@@ -1,6 +1,5 @@
 //! Who signs: an access key, with a security token when it is temporary, and where temporary ones
-//! come from. A `Secret` has no `Debug` and no `Display`, so that no log line or error can print it
-//! by accident.
+//! come from. A `Secret` has no `Debug` and no `Display`, so that no log line or error prints it.
 
 use std::time::Duration;
 
@@ -26,20 +25,22 @@ impl Secret {
     }
 }
 
-/// An access key as OSS signatures use it.
 #[derive(Clone)]
 pub struct Credentials {
     pub access_key_id: String,
     pub access_key_secret: Secret,
-    /// Present for temporary (STS) credentials.
+    /// Of temporary (STS) credentials.
     pub security_token: Option<Secret>,
 }
 
-/// Temporary credentials, and when they end (Unix seconds).
+/// Credentials, and when they expire (Unix seconds).
 pub struct Issued {
     pub credentials: Credentials,
     pub expire: u64,
 }
+
+/// What a request for credentials came to; an error in words.
+pub type Renewal = Result<Issued, String>;
 
 /// Where the credentials that sign come from.
 #[derive(Clone)]
@@ -56,12 +57,11 @@ pub enum Source {
 pub struct Signer {
     source: Source,
     held: Option<Issued>,
-    /// Unix seconds; compared by distance, so that a clock that steps back stops nothing.
-    asked: u64,
-    /// Seconds until they are asked for again.
-    pause: u64,
-    task: Task<Result<Issued, String>>,
-    last_error: String,
+    /// Compared by distance, so that a clock that steps back stops nothing.
+    last_request: u64,
+    pause_seconds: u64,
+    task: Task<Renewal>,
+    last_message: String,
 }
 
 impl Signer {
@@ -70,63 +70,54 @@ impl Signer {
             Source::Fixed(key) => Some(Issued { credentials: key.clone(), expire: u64::MAX }),
             _ => None,
         };
-        let pause = if held.is_some() { u64::MAX } else { 0 };
+        let pause_seconds = if held.is_some() { u64::MAX } else { 0 };
         CREDENTIALS_END.set(u64::from(held.is_none())); // 1970, until there are some
-        Signer { source, held, asked: 0, pause, task: Task::IDLE, last_error: String::new() }
+        let (task, last_message) = (Task::IDLE, String::new());
+        Signer { source, held, last_request: 0, pause_seconds, task, last_message }
     }
 
-    /// The credentials in force, until they end.
+    /// The credentials in force, until they expire.
     pub fn issued(&self, now: u64) -> Option<&Issued> {
         self.held.as_ref().filter(|held| held.expire > now)
     }
 
-    /// Asks for new ones when half the life of those in hand is over, and takes what was answered;
-    /// at the start one may `wait` for it. Says in words what changed.
+    /// Requests new ones when half the life of those held is over, `wait`s for the request that
+    /// runs, and says what came of it.
     pub fn renew(
         &mut self,
         now: u64,
         wait: Duration,
-        ask: fn(&Source, u64) -> Result<Issued, String>,
+        ask: fn(&Source, u64) -> Renewal,
     ) -> Option<String> {
-        if now.abs_diff(self.asked) >= self.pause && !self.task.is_running() {
-            (self.asked, self.pause) = (now, RETRY_SECONDS);
+        if now.abs_diff(self.last_request) >= self.pause_seconds && self.task.is_idle() {
+            (self.last_request, self.pause_seconds) = (now, RETRY_SECONDS);
             let source = self.source.clone();
             self.task.start(move || ask(&source, now));
         }
-        let answer = self.task.result(wait)?.and_then(|issued| {
-            let alive = issued.expire > now;
-            alive.then_some(issued).ok_or("those that came had ended already".to_owned())
-        });
-        RENEWALS.add_for(result(&answer));
-        self.take(answer, now)
-    }
-
-    fn take(&mut self, answer: Result<Issued, String>, now: u64) -> Option<String> {
-        match answer {
-            Ok(issued) => {
-                self.pause = (issued.expire - now).div_ceil(2).min(MAX_PAUSE_SECONDS);
-                CREDENTIALS_END.set(issued.expire);
-                let id = &issued.credentials.access_key_id;
-                // The metadata service gives the same again until shortly before their end.
-                let same = |held: &Issued| held.credentials.access_key_id == *id;
-                let known = self.held.as_ref().is_some_and(same) && self.last_error.is_empty();
-                let end = time::iso8601(issued.expire);
-                let news = (!known).then(|| format!("credentials: {id:?}, valid until {end}"));
-                self.last_error.clear();
-                self.held = Some(issued);
-                news
-            }
-            Err(error) => {
-                let rest = match self.issued(now) {
-                    Some(held) => format!("in hand until {}", time::iso8601(held.expire)),
-                    None => "none in hand, no policy can be signed".to_owned(),
-                };
-                let error = format!("credentials: not renewed ({error}), {rest}");
-                // The same again would only fill the log.
-                let news = (error != self.last_error).then(|| error.clone());
-                self.last_error = error;
-                news
-            }
+        let mut renewal = self.task.result(wait)?;
+        if renewal.as_ref().is_ok_and(|issued| issued.expire <= now) {
+            renewal = Err("the new ones have expired".to_owned());
         }
+        RENEWALS.add_for(result(&renewal));
+        let message = match (renewal, self.issued(now)) {
+            (Ok(issued), _) => {
+                let id = &issued.credentials.access_key_id;
+                let message = format!("{id:?}, valid until {}", time::iso8601(issued.expire));
+                CREDENTIALS_END.set(issued.expire);
+                self.pause_seconds = (issued.expire - now).div_ceil(2).min(MAX_PAUSE_SECONDS);
+                self.held = Some(issued);
+                message
+            }
+            (Err(error), Some(held)) => {
+                format!("not renewed ({error}), in hand until {}", time::iso8601(held.expire))
+            }
+            (Err(error), None) => {
+                format!("not renewed ({error}), none in hand, no policy can be signed")
+            }
+        };
+        // The same again would only fill the log.
+        let is_news = self.last_message != message;
+        self.last_message.clone_from(&message);
+        is_news.then(|| format!("credentials: {message}"))
     }
 }

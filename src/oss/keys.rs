@@ -1,12 +1,11 @@
-//! The callback's public keys, by version. A request names a key URL; it is compared with the one
-//! documented shape and never visited: keys come from our own origin, within limits of time, size
-//! and rate, or from the pinned file. They are fetched in the background. `oss.rs` makes the calls.
+//! The callback's public keys, by version. The key URL of a request is compared with the documented
+//! shape and never visited: keys come from our own origin, in the background, or from a file.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::oss::bucket::{agent, read};
 use crate::oss::callback::PublicKey;
+use crate::oss::outbound::{Request, agent, call};
 use crate::reject::Reject;
 use crate::sys::background::Task;
 use crate::sys::metrics::{KEY_FETCHES, result};
@@ -22,9 +21,9 @@ C0fTXv+nvlmklvkcolvpvXLTjaxUHR3W9LXxQ2EHXAJfCB+6H2YF1k8CAwEAAQ==
 -----END PUBLIC KEY-----";
 
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
-const SECONDS_BETWEEN_FETCHES: u64 = 10;
 const REFRESH_SECONDS: u64 = 86_400;
-/// Later versions are never fetched, so that few can wait. OSS has published one in ten years.
+const SECONDS_BETWEEN_FETCHES: u64 = 10;
+/// Anybody may name any version; later ones are never fetched. OSS has published one in ten years.
 const MAX_VERSION: u32 = 16;
 
 /// Where the callback's public keys come from.
@@ -35,19 +34,15 @@ pub enum KeySource {
     Origin(String),
 }
 
-/// Anybody may name any version. Whatever is named, no request waits for a fetch, the daily fetch
-/// of version 1 begins within ten seconds of its time, and a version that exists is fetched within
-/// three minutes: no more than fifteen can wait for a fetch, each of them once.
 pub struct Keys {
-    /// None: the key is pinned, and stands for every version.
+    /// Absent: the key is pinned, and stands for every version.
     origin: Option<String>,
     keys: BTreeMap<u32, PublicKey>,
-    /// Versions to fetch, in this order. One stays in until its fetch has ended.
+    /// Versions to fetch, each once and until its fetch has ended: a flood of names delays none by
+    /// more than three minutes.
     queue: VecDeque<u32>,
-    /// When the last fetch of a named version began. Unix seconds; compared by distance, so that a
-    /// clock that steps back stops nothing.
+    /// Unix seconds, compared by distance, so that a clock that steps back stops nothing.
     last_fetch: u64,
-    /// When version 1 was last queued.
     last_refresh: u64,
     task: Task<(u32, Result<String, String>)>,
 }
@@ -64,19 +59,19 @@ impl Keys {
         Keys { origin, keys, queue, last_fetch: 0, last_refresh: 0, task: Task::IDLE }
     }
 
-    /// The key for a decoded `x-oss-pub-key-url`. One that is not held is left to `upkeep`.
+    /// The key for a decoded `x-oss-pub-key-url`. No request waits for one that is not held.
     pub fn find(&mut self, url: &str) -> Result<&PublicKey, Reject> {
         let named = version(url).ok_or(Reject::BAD_KEY_URL)?;
         let version = if self.origin.is_some() { named } else { 1 };
-        let is_held = self.keys.contains_key(&version);
-        if !is_held && version <= MAX_VERSION && !self.queue.contains(&version) {
+        let is_known = self.keys.contains_key(&version) || self.queue.contains(&version);
+        if !is_known && version <= MAX_VERSION {
             self.queue.push_back(version);
         }
         self.keys.get(&version).ok_or(Reject::KEY_UNAVAILABLE)
     }
 
-    /// Begins the fetch that is due (at the start one may `wait` for it), and says in words what
-    /// came of the one that has ended. A failure keeps the keys in hand.
+    /// Begins the fetch that is due, `wait`s for the one that runs, and says what came of it. A
+    /// failure leaves the keys as they are.
     pub fn upkeep(
         &mut self,
         now: u64,
@@ -88,18 +83,17 @@ impl Keys {
             self.last_refresh = now;
             self.queue.push_front(1);
         }
-        let is_free = !self.task.is_running();
         let is_time = now.abs_diff(self.last_fetch) >= SECONDS_BETWEEN_FETCHES;
-        if let Some(&version) = self.queue.front().filter(|_| is_free && is_time) {
+        if let (Some(&version), true, true) = (self.queue.front(), is_time, self.task.is_idle()) {
             if version != 1 {
-                self.last_fetch = now; // the daily one holds up no other
+                self.last_fetch = now; // a refresh delays no other
             }
             let url = address(origin, version);
             self.task.start(move || (version, fetch(&url)));
         }
         let (version, pem) = self.task.result(wait)?;
-        KEY_FETCHES.add_for(result(&pem));
         self.queue.retain(|queued| *queued != version);
+        KEY_FETCHES.add_for(result(&pem));
         let key = pem.and_then(|pem| PublicKey::from_pem(&pem).ok_or("not a public key".into()));
         let outcome = match key {
             Err(error) => format!("not fetched ({error}), using those in hand"),
@@ -125,10 +119,10 @@ fn version(url: &str) -> Option<u32> {
     if plain && digits.len() <= 4 { digits.parse().ok() } else { None }
 }
 
-/// Fetches a PEM, bounded in time and size.
 pub fn fetch(url: &str) -> Result<String, String> {
-    match read(agent(url, FETCH_TIMEOUT).get(url).call())? {
-        (200, pem) => Ok(pem),
-        (status, _) => Err(format!("status {status}")),
+    let response = call(&agent(url, FETCH_TIMEOUT), Request::get(url).body(()))?;
+    match response.status().as_u16() {
+        200 => Ok(response.into_body()),
+        status => Err(format!("status {status}")),
     }
 }

@@ -6,5 +6,6 @@ pub mod bucket;
 pub mod callback;
 pub mod credentials;
 pub mod keys;
+pub mod outbound;
 pub mod policy;
 pub mod sts;

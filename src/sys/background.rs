@@ -1,6 +1,7 @@
-//! A call that may wait for others, on a thread of its own, so that the loop never waits for it.
+//! Background tasks: calls that may wait for others, on threads of their own, so that no request
+//! waits for them.
 
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -12,25 +13,23 @@ pub struct Task<T> {
 impl<T: Send + 'static> Task<T> {
     pub const IDLE: Task<T> = Task { receiver: None };
 
-    /// Until its result is taken.
-    pub fn is_running(&self) -> bool {
-        self.receiver.is_some()
+    pub fn is_idle(&self) -> bool {
+        self.receiver.is_none()
     }
 
     pub fn start(&mut self, call: impl FnOnce() -> T + Send + 'static) {
-        let (sender, receiver) = mpsc::channel();
+        let (sender, receiver) = channel();
         // If there are no threads left, `sender` is dropped and the task ends without a result.
         let _ = thread::Builder::new().spawn(move || sender.send(call()));
         self.receiver = Some(receiver);
     }
 
-    /// Takes the result, if it is there or comes within `wait`.
+    /// The result, once, if it is there or comes within `wait`.
     pub fn result(&mut self, wait: Duration) -> Option<T> {
-        let result = match self.receiver.as_ref()?.recv_timeout(wait) {
-            Err(RecvTimeoutError::Timeout) => return None,
-            result => result.ok(),
-        };
-        self.receiver = None;
-        result
+        let result = self.receiver.as_ref()?.recv_timeout(wait);
+        if !matches!(result, Err(RecvTimeoutError::Timeout)) {
+            self.receiver = None;
+        }
+        result.ok()
     }
 }
