@@ -20,8 +20,9 @@ use crate::page;
 use crate::reject::Reject;
 use crate::sys::metrics::{CALLBACKS, POLICIES, SYNCS, result};
 use crate::sys::{log, time};
-use crate::trust::record::Uploads;
-use crate::trust::token::{self, CallbackTokens, Ticket};
+use crate::trust::callback_token::CallbackTokens;
+use crate::trust::upload_log::UploadLog;
+use crate::trust::upload_token::{self, UploadToken};
 use crate::upload::Upload;
 
 const METHODS: &str = "GET, HEAD, POST, OPTIONS";
@@ -37,7 +38,7 @@ pub struct App {
     /// Absent: callbacks are believed without a look into the bucket.
     bucket: Option<Bucket>,
     /// Absent: the log line is the only record.
-    uploads: Option<Uploads>,
+    uploads: Option<UploadLog>,
     /// When a failure to record was last logged: once a second is enough.
     last_complaint: u64,
 }
@@ -102,7 +103,7 @@ impl App {
     }
 
     /// The upload token that the configuration asks for: `Authorization: Bearer`, or `?ticket=`.
-    fn upload_token(&self, request: &Request, now: u64) -> Result<Option<Ticket>, Reject> {
+    fn upload_token(&self, request: &Request, now: u64) -> Result<Option<UploadToken>, Reject> {
         let Some(secret) = &self.config.jwt_secret else { return Ok(None) };
         let authorization = request.header("authorization").unwrap_or_default();
         let bearer = match authorization.split_once(' ') {
@@ -111,11 +112,11 @@ impl App {
         };
         let ticket = request.query().split('&').find_map(|pair| pair.strip_prefix("ticket="));
         let text = bearer.or(ticket).ok_or(Reject::NO_TICKET)?;
-        token::ticket(text, secret, now).map(Some)
+        UploadToken::verify(text, secret, now).map(Some)
     }
 
     /// The terms of the configuration, which an upload token can only narrow.
-    fn terms(&self, token: Option<Ticket>, end: u64, now: u64) -> Result<Terms<'_>, Reject> {
+    fn terms(&self, token: Option<UploadToken>, end: u64, now: u64) -> Result<Terms<'_>, Reject> {
         let config = &self.config;
         let mut terms = Terms {
             host: &config.host,
@@ -303,7 +304,7 @@ impl App {
             app.bucket = Some(Bucket::new(host, &config.bucket, &config.region));
         }
         if let Some(folder) = config.upload_log.clone() {
-            let uploads = Uploads::open(folder, now);
+            let uploads = UploadLog::open(folder, now);
             app.uploads = Some(uploads.map_err(|error| format!("UPLOAD_LOG: {error}"))?);
         }
         if let Some(callback) = &config.callback {
@@ -332,7 +333,7 @@ impl App {
         if self.tokens.is_some() && has_token {
             return wrong("CALLBACK_URL", "has a token= of its own");
         }
-        let subject = "x".repeat(token::MAX_SUBJECT_BYTES);
+        let subject = "x".repeat(upload_token::MAX_SUBJECT_BYTES);
         let prefix = format!("{}{subject}/", self.config.upload_dir);
         let longest = self.callback_parameter(&prefix, u64::MAX).unwrap_or_default();
         if longest.len() > 5 * 1024 {

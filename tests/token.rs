@@ -1,9 +1,10 @@
-//! Tickets and callback tokens as tables, with a clock of our own. The signatures come from the
+//! Upload tokens and callback tokens as tables, with a clock of our own. The signatures come from the
 //! tests' own code (tests/support/src/trust.rs), which shares no line and no crate with src/.
 
 use appserver::oss::credentials::Secret;
 use appserver::reject::Reject;
-use appserver::trust::token::{self, CallbackTokens, Ticket};
+use appserver::trust::callback_token::CallbackTokens;
+use appserver::trust::upload_token::UploadToken;
 use serde_json::{Value, json};
 use support::trust::{base64url, callback_token, hmac_sha256, hmac_sha512, ticket, ticket_of};
 
@@ -12,12 +13,12 @@ const OTHER: &str = "anotherSecretOfMoreThanThirtyTwoBytes";
 const NOW: u64 = 1_800_000_000;
 const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 
-fn check(text: &str) -> Result<Ticket, Reject> {
-    token::ticket(text, &Secret::new(SECRET.to_owned()), NOW)
+fn check(text: &str) -> Result<UploadToken, Reject> {
+    UploadToken::verify(text, &Secret::new(SECRET.to_owned()), NOW)
 }
 
 /// The verdict on good claims after `change` (`null` removes).
-fn claims(change: Value) -> Result<Ticket, Reject> {
+fn claims(change: Value) -> Result<UploadToken, Reject> {
     let mut claims = json!({ "sub": "alice", "exp": NOW + 600 });
     for (name, value) in change.as_object().unwrap() {
         claims[name] = value.clone();
@@ -27,13 +28,13 @@ fn claims(change: Value) -> Result<Ticket, Reject> {
 }
 
 /// The same with claims that no JSON library would write.
-fn raw_claims(text: &str) -> Result<Ticket, Reject> {
+fn raw_claims(text: &str) -> Result<UploadToken, Reject> {
     check(&ticket_of(SECRET, HS256, text))
 }
 
 #[test]
 fn a_good_ticket_says_what_it_says() {
-    let plain = Ticket {
+    let plain = UploadToken {
         subject: "alice".to_owned(),
         max_bytes: None,
         content_types: None,
@@ -58,9 +59,9 @@ fn the_example_of_the_rfc_verifies() {
     let ours =
         format!("{signed}.{}", base64url(&hmac_sha256(SECRET.as_bytes(), signed.as_bytes())));
     let secret = Secret::new(SECRET.to_owned());
-    assert_eq!(token::ticket(&ours, &secret, 1_300_819_379), Err(Reject::BAD_SUBJECT));
-    assert_eq!(token::ticket(&ours, &secret, 1_300_819_380), Err(Reject::EXPIRED_TICKET));
-    assert_eq!(token::ticket(text, &secret, 1_300_819_379), Err(Reject::BAD_TICKET));
+    assert_eq!(UploadToken::verify(&ours, &secret, 1_300_819_379), Err(Reject::BAD_SUBJECT));
+    assert_eq!(UploadToken::verify(&ours, &secret, 1_300_819_380), Err(Reject::EXPIRED_TICKET));
+    assert_eq!(UploadToken::verify(text, &secret, 1_300_819_379), Err(Reject::BAD_TICKET));
 }
 
 #[test]

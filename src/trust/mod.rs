@@ -1,4 +1,5 @@
-//! Trust that we issue ourselves, and what we keep: tokens, and the record of uploads.
+//! Trust that we issue ourselves, and what we keep: tokens, and the log of uploads.
 
-pub mod record;
-pub mod token;
+pub mod callback_token;
+pub mod upload_log;
+pub mod upload_token;

@@ -12,7 +12,7 @@ use appserver::oss::callback::{Claim, PublicKey};
 use appserver::oss::credentials::{Credentials, Secret};
 use appserver::oss::policy::{self, Terms};
 use appserver::proxy::head::{self, Limits};
-use appserver::trust::token::CallbackTokens;
+use appserver::trust::callback_token::CallbackTokens;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use md5::{Digest, Md5};
 use rsa::{BigUint, Pkcs1v15Sign, RsaPrivateKey};
