@@ -174,7 +174,7 @@ impl App {
         let target = self.public_target(request);
         let claim = Claim::new(authorization, key_url, &target, &request.body)?;
         let prefix = match &self.tokens {
-            Some(tokens) => tokens.check(claim.path(), request.query(), now)?,
+            Some(tokens) => tokens.check(&claim.path, request.query(), now)?,
             None => String::new(),
         };
         let key = self.keys.find(&claim.key_url)?;

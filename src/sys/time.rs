@@ -12,10 +12,14 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
 
+/// `Sun, 03 Dec 2023 12:12:12 GMT`, as in HTTP's `Date` (RFC 9110, 5.6.7).
+pub fn http(unix: u64) -> String {
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix.min(LAST)))
+}
+
 /// `2023-12-03T12:12:12Z`, as in a policy's `expiration` and in the log.
 pub fn iso8601(unix: u64) -> String {
-    // `Sun, 03 Dec 2023 12:12:12 GMT` (RFC 9110, 5.6.7)
-    let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix.min(LAST)));
+    let date = http(unix);
     let part = |from: usize, to: usize| date.get(from..to).unwrap_or_default();
     let month = MONTHS.find(part(8, 11)).unwrap_or_default() / 3 + 1;
     format!("{}-{month:02}-{}T{}Z", part(12, 16), part(5, 7), part(17, 25))
