@@ -14,13 +14,13 @@
 //! response goes back through tiny_http and the proxy to the client.
 //!
 //! A POST goes the same way to `app`. Checked are, in this order and the cheap before the dear: the
-//! headers, our token in the URL (`trust`), the key's name (`oss::keys`), OSS's signature over path,
+//! headers, our token in the URL (`trust`), the key's name (`oss::keys`), OSS's signature of path,
 //! query and body (`oss::callback`). Only then the body is parsed, compared with what the token
 //! allows, looked up in the bucket (`oss::bucket`) and synced to disk (`trust::record`), each where
 //! it is configured. Then the line is logged and the callback answered.
 //!
-//! Arrows go down: `main`, `server` and `check` use `app` and `proxy`, which use the rooms `trust`,
-//! `oss` and `sys`. The proxy knows nothing of the application, nor the application of connections.
+//! Arrows go down: `main`, `server` and `check` use `app` and `proxy`, which use `trust`, `oss` and
+//! `sys`. The proxy knows nothing of the application, nor the application of connections.
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 

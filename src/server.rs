@@ -141,7 +141,7 @@ fn answer(batch: Vec<(Request, tiny_http::Request)>, app: &mut App) {
     }
 }
 
-/// Time, peer, method, path, status and note. Never the query, which may hold a token. Health checks
+/// Time, peer, method, path, status, note. Never the query, which may hold a token. Health checks
 /// would only fill the log.
 fn log_line(request: &Request, response: &Response, now: u64) -> String {
     let (method, path, status) = (&request.method, request.path(""), response.status);

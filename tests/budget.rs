@@ -125,7 +125,7 @@ fn arrows_go_down_only() {
         ("trust/", &["trust", "oss", "reject", "sys"]),
         ("reject.rs", &[]),
         ("http.rs", &["reject", "oss"]),
-        ("page.rs", &["oss"]),
+        ("page.rs", &["http"]),
         ("config.rs", &["oss", "trust", "sys"]),
         ("upload.rs", &["http", "oss", "sys"]),
         ("app.rs", &["config", "http", "page", "upload", "reject", "oss", "trust", "sys"]),

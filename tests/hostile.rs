@@ -315,7 +315,7 @@ fn more_connections_than_descriptors() {
 /// The same for threads, of which a connection needs none.
 #[test]
 fn more_connections_than_threads() {
-    // tiny_http and the door take about ten; the program must be where another user can run it.
+    // tiny_http and the proxy take about ten; the program must be where another user can run it.
     let folder = std::env::temp_dir().join(format!("appserver-threads-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let program = folder.join("appserver");
@@ -515,7 +515,7 @@ fn slow_readers_of_what_others_just_had() {
 #[test]
 fn who_reads_late_gets_every_answer() {
     let world = world(&[]);
-    let kinds = [("GET /nothing", 404), ("PUT /nothing", 405)]; // never repeated by the door
+    let kinds = [("GET /nothing", 404), ("PUT /nothing", 405)]; // never repeated by the proxy
     let ask = |number: usize| format!("{} HTTP/1.1\r\nHost: x\r\n\r\n", kinds[number % 2].0);
     let stream = world.while_others_are_served(|| {
         let stream = connect_narrow(world.address()).unwrap();
@@ -1111,7 +1111,7 @@ fn heads_have_no_body() {
     world.has_survived();
 }
 
-/// The socket for a proxy has the same door: no proxy is trusted to have read what it passes on.
+/// A socket for another proxy is guarded as well: no proxy is trusted to have read what it passes on.
 #[test]
 fn the_unix_socket_is_no_way_around() {
     let path = std::env::temp_dir().join(format!("appserver-hostile-{}.sock", std::process::id()));
@@ -1192,7 +1192,7 @@ fn forged_addresses() {
     world.has_survived();
 }
 
-/// What must come back for some bytes, by the door's own rules.
+/// What must come back for some bytes, by the proxy's own rules.
 struct Fate {
     answers: usize,
     /// Which of them answer a HEAD.

@@ -251,7 +251,7 @@ fn from_the_first_answer_on_the_end_is_an_orderly_one() {
     for _ in 0..30 {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        // The callback is there before the door is.
+        // The callback is there before the proxy is.
         let mut first = send(address, &world.callback("first"));
         let mut service = world.start(&["127.0.0.1", "0"], vec![socket.into()]);
         assert_eq!(status(&mut first), Some(200));
@@ -306,9 +306,9 @@ fn a_loop_that_is_stuck_can_be_ended() {
     println!("ended {:.1?} after it was told to, with a stuck loop", told.elapsed());
 }
 
-/// The door makes room for the question as it would for any client.
+/// A health check needs no place among the clients.
 #[test]
-fn a_door_full_of_silent_clients_does_not_silence_the_watchdog() {
+fn a_proxy_full_of_silent_clients_does_not_silence_the_watchdog() {
     const FULL: usize = 512; // the default of MAX_CONNECTIONS
     let world = World::new(&[OFTEN]);
     let mut service = world.start_first();
@@ -323,7 +323,7 @@ fn a_door_full_of_silent_clients_does_not_silence_the_watchdog() {
         sent_away += silent.iter().filter(|stream| is_closed(stream)).count();
     }
     println!("{sent_away} silent clients gave way");
-    assert!(sent_away >= 6 * 4, "the door was never full");
+    assert!(sent_away >= 6 * 4, "the proxy was never full");
     assert!(service.stop().success());
 }
 

@@ -256,7 +256,7 @@ fn without_a_good_ticket_there_is_no_policy() {
             assert_eq!(reply.header("cache-control"), Some("no-store"), "{what}");
         }
     }
-    // 10 KB end at the door.
+    // 10 KB end at the proxy.
     let huge = with(json!({ "sub": "a".repeat(10_240) }));
     let reply = world.get(V4, &[("Authorization", &format!("Bearer {huge}"))]);
     assert_eq!(reply.status, 431);
@@ -419,7 +419,7 @@ fn a_policy_never_outlives_its_ticket() {
     assert!((before..=now() + 3600).contains(&expire), "the configuration's end holds too");
 }
 
-/// The door repeats answers within a second. It must never repeat one person's to another.
+/// The proxy repeats responses within a second. It must never repeat one person's to another.
 #[test]
 fn two_users_get_their_own_folders_within_one_second() {
     let world = world(&[]);

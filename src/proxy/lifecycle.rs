@@ -54,7 +54,7 @@ impl Proxy {
                 self.now - connection.waiting_since.max(begun) < DRAIN_REQUEST_TIMEOUT
             }
         };
-        let is_empty = self.accept_at == NEVER && self.newcomer.is_none();
+        let is_empty = self.accept_at == NEVER && self.pending.is_none();
         self.now - start >= DRAIN_TIMEOUT || (is_empty && !self.connections.values().any(is_served))
     }
 }

@@ -44,7 +44,7 @@ const RESPONSE_TIMEOUT: u64 = 4000;
 const STALL_TIMEOUT: u64 = 1000;
 /// For so long a connection is not evicted for another whose source holds as many places.
 const GRACE: u64 = 20;
-/// Until a place or a descriptor is looked for again, while a newcomer waits for one.
+/// Until a place or a descriptor is looked for again, while a client waits for one.
 const RETRY_INTERVAL: u64 = 2;
 /// After a signal to end: until all is over, and until the last request must have come whole.
 const DRAIN_TIMEOUT: u64 = 5000;
@@ -60,7 +60,7 @@ const BUFFER_BYTES: usize = 32 * 1024;
 /// Requests that are read before the backend is given them: it has work while more are read.
 const MAX_UNSENT: usize = 8;
 
-// What `poll` can find beside connections, whose numbers begin at 1. In flight, 0 is a health check.
+// What `poll` finds beside connections, whose ids begin at 1. In flight, 0 is a health check.
 const UPSTREAM: u64 = 0;
 const LISTENER: u64 = u64::MAX;
 const SIGNALS: u64 = u64::MAX - 1;
@@ -83,11 +83,11 @@ pub struct Proxy {
     upstream: Upstream,
     /// SIGTERM and SIGINT come here.
     signals: SignalFd,
-    /// By number, in the order of their coming.
+    /// By id, which grows: in the order of their coming.
     connections: BTreeMap<u64, Connection>,
-    last_number: u64,
+    last_id: u64,
     /// A client for whom there is no place yet. Others wait in the backlog.
-    newcomer: Option<Connection>,
+    pending: Option<Connection>,
     /// When connections may be accepted: not before the backend has passed a health check, a little
     /// later when there is no descriptor, and never again once a drain has emptied the backlog.
     accept_at: u64,
@@ -122,8 +122,8 @@ impl Proxy {
             upstream: Upstream::new(backend)?,
             signals,
             connections: BTreeMap::new(),
-            last_number: 0,
-            newcomer: None,
+            last_id: 0,
+            pending: None,
             accept_at: NEVER,
             queue: VecDeque::new(),
             responded: Vec::new(),
@@ -144,18 +144,18 @@ impl Proxy {
         while !self.is_drained() {
             self.check_health();
             self.forward()?;
-            for number in self.wait()? {
-                match number {
+            for id in self.wait()? {
+                match id {
                     UPSTREAM => self.deliver()?,
                     SIGNALS => self.drain(),
                     LISTENER => self.accept(),
-                    number => self.advance(number),
+                    id => self.advance(id),
                 }
                 if self.queue.len() >= MAX_UNSENT {
                     self.forward()?;
                 }
             }
-            if self.newcomer.is_some() {
+            if self.pending.is_some() {
                 self.accept();
             }
             self.expire();
@@ -169,22 +169,22 @@ impl Proxy {
         self.deadline = NEVER;
         let count = self.connections.len() + 3;
         let (mut polled, mut set) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        let mut add = |number, fd, interest| {
-            polled.push(number);
+        let mut add = |id, fd, interest| {
+            polled.push(id);
             set.push(PollFd::new(fd, interest));
         };
         let mut upstream = PollFlags::POLLIN;
         upstream.set(PollFlags::POLLOUT, self.upstream.has_output());
         add(UPSTREAM, self.upstream.stream.as_fd(), upstream);
-        for (number, connection) in &self.connections {
+        for (id, connection) in &self.connections {
             self.deadline = self.deadline.min(connection.deadline);
             let interest = connection.interest();
             if !interest.is_empty() {
-                add(*number, connection.stream.as_fd(), interest);
+                add(*id, connection.stream.as_fd(), interest);
             }
         }
         add(SIGNALS, self.signals.as_fd(), PollFlags::POLLIN);
-        if self.accept_at <= self.now && self.newcomer.is_none() {
+        if self.accept_at <= self.now && self.pending.is_none() {
             add(LISTENER, self.listener.as_fd(), PollFlags::POLLIN);
         }
         let timeout = self.deadline.min(self.next_check()).saturating_sub(self.now);
@@ -196,14 +196,14 @@ impl Proxy {
         }
         self.now = self.started.elapsed().as_millis() as u64;
         let ready = polled.iter().zip(&set).filter(|(_, fd)| fd.any() == Some(true));
-        Ok(ready.map(|(number, _)| *number).collect())
+        Ok(ready.map(|(id, _)| *id).collect())
     }
 
     /// When something must be done that is no connection's deadline.
     fn next_check(&self) -> u64 {
         if !self.responded.is_empty() {
             self.now
-        } else if self.newcomer.is_some() {
+        } else if self.pending.is_some() {
             self.now + RETRY_INTERVAL
         } else if self.draining_since.is_some() {
             self.now + DRAIN_INTERVAL
@@ -215,57 +215,57 @@ impl Proxy {
     }
 
     /// A connection's turn: it is read from or written to, once.
-    fn advance(&mut self, number: u64) {
-        let Some(connection) = self.connections.get_mut(&number) else { return };
+    fn advance(&mut self, id: u64) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
         let result = match connection.state {
-            State::Reading => self.read(number),
-            State::Writing { .. } => self.write(number),
+            State::Reading => self.read(id),
+            State::Writing { .. } => self.write(id),
             State::Lingering => connection.read(self.buffer.as_mut_slice(), self.now),
             State::Queued | State::Awaiting => Ok(()),
         };
-        self.settle(number, result);
+        self.settle(id, result);
     }
 
-    fn settle(&mut self, number: u64, result: Result<(), End>) {
+    fn settle(&mut self, id: u64, result: Result<(), End>) {
         match result {
             Ok(()) => {}
-            Err(End::Gone) => drop(self.connections.remove(&number)),
-            Err(End::Refused(reject)) => self.refuse(number, reject),
+            Err(End::Gone) => drop(self.connections.remove(&id)),
+            Err(End::Refused(reject)) => self.refuse(id, reject),
         }
     }
 
-    fn read(&mut self, number: u64) -> Result<(), End> {
-        let held = self.connections.get(&number).map_or(0, Connection::buffered_bytes);
+    fn read(&mut self, id: u64) -> Result<(), End> {
+        let held = self.connections.get(&id).map_or(0, Connection::buffered_bytes);
         let more = held.min(READ_BYTES); // after this read it may hold so much beyond its own
-        if more > 0 && !self.make_room(number, more) {
+        if more > 0 && !self.make_room(id, more) {
             return Err(End::Refused(Reject::BUSY));
         }
-        let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         connection.read(self.buffer.get_mut(..READ_BYTES).unwrap_or_default(), self.now)?;
-        self.parse(number)
+        self.parse(id)
     }
 
-    fn parse(&mut self, number: u64) -> Result<(), End> {
-        let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
+    fn parse(&mut self, id: u64) -> Result<(), End> {
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         if connection.parse(self.settings.limits)? {
-            self.take_request(number);
+            self.dispatch(id);
         }
         Ok(())
     }
 
     /// A request is whole: it is answered from the cache, or waits for the backend.
-    fn take_request(&mut self, number: u64) {
-        let Some(connection) = self.connections.get_mut(&number) else { return };
+    fn dispatch(&mut self, id: u64) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
         let Some((head, _)) = connection.request() else { return };
         if let Some(response) = self.cache.find(head, time::now()) {
             REPEATED.add();
             self.log += &log::entry(time::now(), &format!("{} 200 again", connection.describe()));
             connection.consume();
-            self.respond(number, response);
+            self.respond(id, response);
         } else {
             connection.state = State::Queued;
             connection.deadline = self.now + RESPONSE_TIMEOUT;
-            self.queue.push_back(number);
+            self.queue.push_back(id);
         }
     }
 
@@ -276,24 +276,24 @@ impl Proxy {
         }
         let late =
             self.connections.iter().filter(|(_, connection)| connection.deadline <= self.now);
-        for (number, end) in late.map(|(number, one)| (*number, one.expire())).collect::<Vec<_>>() {
-            self.settle(number, Err(end));
+        for (id, end) in late.map(|(id, one)| (*id, one.expire())).collect::<Vec<_>>() {
+            self.settle(id, Err(end));
         }
         // Those that waited in vain would be many before the backend takes a request again.
         let is_queued = |one: &Connection| matches!(one.state, State::Queued);
-        self.queue.retain(|number| self.connections.get(number).is_some_and(is_queued));
+        self.queue.retain(|id| self.connections.get(id).is_some_and(is_queued));
     }
 
     /// Gives the backend requests, as many as it may have.
     fn forward(&mut self) -> io::Result<()> {
         while self.upstream.has_room(self.settings.max_in_flight) {
-            let Some(number) = self.queue.pop_front() else { break };
-            let Some(connection) = self.connections.get_mut(&number) else { continue };
+            let Some(id) = self.queue.pop_front() else { break };
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
             if !matches!(connection.state, State::Queued) {
                 continue; // it has waited too long
             }
             let Some((head, body)) = connection.request() else { continue };
-            self.upstream.push(number, head, body, connection.client(), self.now);
+            self.upstream.push(id, head, body, connection.client(), self.now);
             connection.consume();
             connection.state = State::Awaiting;
         }
@@ -303,39 +303,39 @@ impl Proxy {
     /// Gives connections the responses that have come.
     fn deliver(&mut self) -> io::Result<()> {
         for delivery in self.upstream.receive(self.buffer.as_mut_slice())? {
-            let number = delivery.connection;
-            if number == UPSTREAM && delivery.head.status == 200 {
+            let id = delivery.connection;
+            if id == UPSTREAM && delivery.head.status == 200 {
                 self.pass_health_check();
             }
-            let Some(connection) = self.connections.get(&number) else { continue };
+            let Some(connection) = self.connections.get(&id) else { continue };
             // One that has waited too long was answered already.
             let State::Awaiting = connection.state else { continue };
             let response = Response { head: delivery.head.text, body: delivery.body };
             if let (true, Some(head)) = (delivery.head.is_cacheable, connection.head()) {
                 self.cache.keep(head, &response, time::now());
             }
-            self.respond(number, response);
+            self.respond(id, response);
         }
         Ok(())
     }
 
-    /// Has a response written. While a newcomer waits for a place it is its connection's last: else
+    /// Has a response written. While a client waits for a place it is its connection's last: else
     /// clients that always ask again in time would own every place for ever.
-    fn respond(&mut self, number: u64, response: Response) {
-        let is_last = self.newcomer.is_some() || self.draining_since.is_some();
+    fn respond(&mut self, id: u64, response: Response) {
+        let is_last = self.pending.is_some() || self.draining_since.is_some();
         let then = if is_last { Then::Close } else { Then::Read };
-        if let Some(connection) = self.connections.get_mut(&number) {
+        if let Some(connection) = self.connections.get_mut(&id) {
             connection.respond(response, then, self.now);
-            self.responded.push(number);
+            self.responded.push(id);
         }
     }
 
-    fn refuse(&mut self, number: u64, reject: Reject) {
-        let Some(connection) = self.connections.get(&number) else { return };
+    fn refuse(&mut self, id: u64, reject: Reject) {
+        let Some(connection) = self.connections.get(&id) else { return };
         let response = self.refusal(&connection.describe(), reject);
-        if let Some(connection) = self.connections.get_mut(&number) {
+        if let Some(connection) = self.connections.get_mut(&id) {
             connection.respond(response, Then::Linger, self.now);
-            self.responded.push(number);
+            self.responded.push(id);
         }
     }
 
@@ -356,9 +356,9 @@ impl Proxy {
     /// Writes the log, and only then what it speaks of.
     fn write_responses(&mut self) {
         self.write_log();
-        for number in std::mem::take(&mut self.responded) {
-            let result = self.write(number);
-            self.settle(number, result);
+        for id in std::mem::take(&mut self.responded) {
+            let result = self.write(id);
+            self.settle(id, result);
         }
         self.write_log(); // of those whose next request had come already
     }
@@ -368,12 +368,12 @@ impl Proxy {
         self.log.clear();
     }
 
-    fn write(&mut self, number: u64) -> Result<(), End> {
-        let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
+    fn write(&mut self, id: u64) -> Result<(), End> {
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         connection.write(self.now)?;
         match connection.state {
-            State::Reading if connection.has_begun() => self.parse(number),
-            State::Writing { .. } => self.make_room(number, 0).then_some(()).ok_or(End::Gone),
+            State::Reading if connection.has_begun() => self.parse(id),
+            State::Writing { .. } => self.make_room(id, 0).then_some(()).ok_or(End::Gone),
             _ => Ok(()),
         }
     }

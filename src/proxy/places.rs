@@ -28,12 +28,12 @@ impl Proxy {
     /// Lets in those who wait in the backlog.
     pub(super) fn accept(&mut self) {
         for _ in 0..MAX_ACCEPTS {
-            let next = match self.newcomer.take() {
-                Some(newcomer) => Ok(newcomer),
+            let next = match self.pending.take() {
+                Some(pending) => Ok(pending),
                 None => accept(&self.listener, self.now),
             };
-            let newcomer = match next {
-                Ok(newcomer) => newcomer,
+            let pending = match next {
+                Ok(pending) => pending,
                 Err(Errno::EAGAIN) => {
                     if self.draining_since.is_some() {
                         self.accept_at = NEVER;
@@ -48,17 +48,17 @@ impl Proxy {
                     return;
                 }
             };
-            match self.find_place(newcomer.source()) {
+            match self.find_place(pending.source()) {
                 Place::Free => {
-                    self.last_number += 1;
-                    self.connections.insert(self.last_number, newcomer);
+                    self.last_id += 1;
+                    self.connections.insert(self.last_id, pending);
                     CONNECTIONS.add();
                 }
                 Place::Soon => {
-                    self.newcomer = Some(newcomer);
+                    self.pending = Some(pending);
                     return;
                 }
-                Place::None => self.turn_away(newcomer),
+                Place::None => self.refuse_pending(pending),
             }
         }
     }
@@ -79,7 +79,7 @@ impl Proxy {
     }
 
     /// Makes a place for a source that holds `held`. Whoever holds the most gives one up at once;
-    /// if that is no more than the newcomer has, only a connection that had time to be served.
+    /// if that is no more than the client's has, only a connection that had time to be served.
     fn evict_for(&mut self, held: usize) -> bool {
         let mut shares: BTreeMap<IpAddr, usize> = BTreeMap::new();
         for source in self.connections.values().filter_map(Connection::source) {
@@ -100,30 +100,30 @@ impl Proxy {
         let evictable = self.connections.iter().filter(|(_, one)| one.is_evictable());
         let meant = evictable.filter(|(_, one)| is_meant(one));
         let longest = meant.min_by_key(|(_, one)| one.waiting_since);
-        let Some(number) = longest.map(|(number, _)| *number) else { return false };
-        self.connections.remove(&number);
+        let Some(id) = longest.map(|(id, _)| *id) else { return false };
+        self.connections.remove(&id);
         EVICTIONS.add();
         true
     }
 
     /// Makes sure that a connection may buffer `more` bytes beyond its own. Who does so already and
     /// has waited longest gives way, be it the connection itself.
-    pub(super) fn make_room(&mut self, number: u64, more: usize) -> bool {
+    pub(super) fn make_room(&mut self, id: u64, more: usize) -> bool {
         let beyond = |one: &Connection| one.buffered_bytes().saturating_sub(READ_BYTES);
         while self.connections.values().map(beyond).sum::<usize>() + more > SHARED_BYTES {
             if !self.evict(|other| beyond(other) > 0) {
                 return false;
             }
         }
-        self.connections.contains_key(&number)
+        self.connections.contains_key(&id)
     }
 
     /// Refuses a client for whom there is no place. What it has sent is not read.
-    fn turn_away(&mut self, mut newcomer: Connection) {
-        let response = self.refusal(&newcomer.describe(), Reject::BUSY);
+    fn refuse_pending(&mut self, mut pending: Connection) {
+        let response = self.refusal(&pending.describe(), Reject::BUSY);
         self.write_log();
-        newcomer.respond(response, Then::Linger, self.now);
-        let _ = newcomer.write(self.now); // it fits into what the system buffers
+        pending.respond(response, Then::Linger, self.now);
+        let _ = pending.write(self.now); // it fits into what the system buffers
     }
 }
 

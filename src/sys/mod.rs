@@ -1,4 +1,5 @@
-//! The machine that this runs on: the listening socket and systemd, the log, the clock, metrics and background tasks.
+//! The machine that this runs on: the listening socket, systemd, the log, the clock, metrics and
+//! background tasks.
 
 pub mod background;
 pub mod listener;

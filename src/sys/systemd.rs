@@ -1,5 +1,5 @@
 //! The service manager's side: a listening socket that outlives us in systemd's descriptor store,
-//! and what we tell it. Implements sd_notify(3) and sd_listen_fds(3). Without systemd it does nothing.
+//! and what we tell it. Implements sd_notify(3) and sd_listen_fds(3), and does nothing without it.
 
 use std::io::IoSlice;
 use std::net::TcpListener;
