@@ -13,11 +13,11 @@
 //! upload token (`trust`) and signs the terms (`oss::policy`). The log line is written, then the
 //! response goes back through tiny_http and the proxy to the client.
 //!
-//! A POST goes the same way to `app`. Checked are, in this order and the cheap before the dear: the
-//! headers, our token in the URL (`trust`), the key's name (`oss::keys`), OSS's signature of path,
-//! query and body (`oss::callback`). Only then the body is parsed, compared with what the token
-//! allows, looked up in the bucket (`oss::bucket`) and synced to disk (`trust::record`), each where
-//! it is configured. Then the line is logged and the callback answered.
+//! A POST goes the same way to `app`. It checks, the cheap before the dear: the headers, our token
+//! in the URL (`trust`), the key's name (`oss::keys`), OSS's signature of path, query and body
+//! (`oss::callback`). Only then it parses the body, compares it with what the token allows, looks
+//! for the object in the bucket (`oss::bucket`) and syncs a line to disk (`trust::upload_log`),
+//! where each is configured. Then the callback is logged and answered.
 //!
 //! Arrows go down: `main`, `server` and `check` use `app` and `proxy`, which use `trust`, `oss` and
 //! `sys`. The proxy knows nothing of the application, nor the application of connections.

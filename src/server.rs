@@ -25,10 +25,13 @@ use crate::sys::{log, metrics, systemd, time};
 const IDLE: Duration = Duration::from_secs(2);
 /// How long the first requests wait for key and credentials. OSS waits 5 s for a response.
 const START_WAIT: Duration = Duration::from_millis(500);
-/// Requests that the loop has at a time,
+/// Requests that the loop has at a time.
 const MAX_IN_FLIGHT: usize = 256;
-/// and where each waits for the bucket, on a thread of its own: all within OSS's 5 s.
+/// The same where each callback waits for the bucket, on a thread of its own.
 const MAX_CONFIRMATIONS: usize = 16;
+/// Requests that are answered together where they share nothing. The proxy has work meanwhile.
+const MAX_BATCH: usize = 8;
+
 /// Serves. Returns what ended that, or kept it from starting; the unit starts us again.
 pub fn run(listen: &Listen, app: App) -> io::Error {
     match listener::open(listen) {
@@ -54,7 +57,8 @@ pub fn run_on(socket: OwnedFd, app: App) -> io::Result<io::Error> {
     // With a record or confirmations, requests that came together share a sync, or a wait.
     let confirms = app.config.confirm_host.is_some();
     let max_in_flight = if confirms { MAX_CONFIRMATIONS } else { MAX_IN_FLIGHT };
-    let max_batch = if confirms || app.config.upload_log.is_some() { max_in_flight } else { 8 };
+    let shares = confirms || app.config.upload_log.is_some();
+    let max_batch = if shares { max_in_flight } else { MAX_BATCH };
     let settings = Settings {
         limits: Limits { headers: &HEADERS, max_body_bytes: MAX_BODY_BYTES },
         max_connections: app.config.max_connections,
@@ -122,20 +126,21 @@ fn run_loop(server: &Server, mut app: App, max_batch: usize) -> io::Error {
         if let Err(error) = next {
             return error;
         }
-        answer(batch, &mut app);
+        serve(batch, &mut app);
         app.upkeep(time::now(), Duration::ZERO);
     }
 }
 
 /// Handles all, logs all, and only then responds: who has a response can be sure of its record.
-fn answer(batch: Vec<(Request, tiny_http::Request)>, app: &mut App) {
+fn serve(batch: Vec<(Request, tiny_http::Request)>, app: &mut App) {
     let now = time::now();
     let (requests, responders): (Vec<Request>, Vec<tiny_http::Request>) = batch.into_iter().unzip();
     let responses = app.handle(&requests, now);
-    let lines = requests.iter().zip(&responses);
-    log::lines(
-        &lines.map(|(request, response)| log_line(request, response, now)).collect::<String>(),
-    );
+    let mut lines = String::new();
+    for (request, response) in requests.iter().zip(&responses) {
+        lines += &log_line(request, response, now);
+    }
+    log::lines(&lines);
     for (responder, response) in responders.into_iter().zip(responses) {
         let _ = responder.respond(message(response)); // it fails if the proxy has ended
     }
