@@ -183,6 +183,11 @@ fn what_the_backend_reads_is_what_the_proxy_meant() {
 }
 
 #[test]
+fn what_the_client_reads_is_what_the_backend_said() {
+    check("response", 5_000, invariants::response);
+}
+
+#[test]
 fn only_the_buckets_signature_is_good() {
     check("callback", 20_000, invariants::callback);
 }

@@ -2,6 +2,7 @@
 //! the tests in `tests/head.rs`, with fewer bytes and any compiler.
 
 use std::collections::BTreeMap;
+use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -12,9 +13,10 @@ use std::time::Duration;
 use appserver::http::{HEADERS, MAX_BODY_BYTES};
 use appserver::oss::callback::{self, Claim, PublicKey};
 use appserver::oss::keys::{KeySource, Keys};
-use appserver::proxy::head::{self, Head, Limits};
-use appserver::proxy::upstream::Upstream;
+use appserver::proxy::head::{self, Head, Limits, ResponseHead};
+use appserver::proxy::upstream::{Delivery, Upstream};
 use appserver::reject::Reject;
+use httparse::{EMPTY_HEADER, Status};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oss_standin::{Options, Standin, callback_string_to_sign};
 
@@ -179,6 +181,142 @@ fn read(raw: &str) -> Expected {
 
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// What the pair of sockets below takes at once.
+const MAX_RESPONSE_BYTES: usize = 32 * 1024;
+
+/// Responses of the backend: where one ends is certain however its bytes come, and the client
+/// reads what the backend said, but for what the proxy says itself.
+pub fn response(bytes: &[u8]) {
+    if bytes.len() > MAX_RESPONSE_BYTES {
+        return;
+    }
+    for is_to_head in [false, true] {
+        let whole = head::response(bytes, is_to_head);
+        // None as long as the head is not whole. More bytes change nothing that was said then.
+        let lengths = (0..bytes.len()).step_by(1 + bytes.len() / 64);
+        let pieces = lengths.map(|length| head::response(&bytes[..length], is_to_head));
+        let mut decided = pieces.skip_while(|found| *found == Ok(None));
+        assert!(decided.all(|found| found == whole), "{:?}", String::from_utf8_lossy(bytes));
+        match whole {
+            Ok(Some(head)) => check_response(bytes, &head, is_to_head),
+            Ok(None) => assert_eq!(response_head_length(bytes), None),
+            Err(_) => {}
+        }
+    }
+    // The same response three times, to requests with and without a response body, in pieces that
+    // hold a part of one or several.
+    let stream = bytes.repeat(3);
+    let buffer_bytes = 1 + bytes.iter().map(|byte| usize::from(*byte)).sum::<usize>() % 1024;
+    for are_to_head in [[false; 3], [false, true, false], [true, false, true], [true; 3]] {
+        check_split(&stream, are_to_head, buffer_bytes);
+    }
+}
+
+/// Where the first empty line after another line ends.
+fn response_head_length(bytes: &[u8]) -> Option<usize> {
+    let (mut length, mut has_begun) = (0, false);
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        length += line.len();
+        let is_empty = matches!(line, b"\n" | b"\r\n");
+        if is_empty && has_begun {
+            return Some(length);
+        }
+        has_begun |= !is_empty;
+    }
+    None
+}
+
+/// A second reader of responses, as plain as can be.
+fn check_response(bytes: &[u8], head: &ResponseHead, is_to_head: bool) {
+    assert_eq!(response_head_length(bytes), Some(head.body_start));
+    let raw = String::from_utf8_lossy(&bytes[..head.body_start]);
+    let mut lines = raw.lines().skip_while(|line| line.is_empty());
+    let mut words = lines.next().expect("a status line").splitn(3, ' ');
+    let (version, status) = (words.next().expect("a version"), words.next().expect("a status"));
+    assert!(matches!(version, "HTTP/1.0" | "HTTP/1.1"), "{version}");
+    assert!(status.len() == 3 && status.bytes().all(|byte| byte.is_ascii_digit()), "{status}");
+    assert_eq!(status.parse(), Ok(head.status));
+    let reason = words.next().filter(|reason| reason.is_ascii()).unwrap_or_default();
+
+    let mut fields: Vec<(&str, &str)> = Vec::new();
+    for line in lines.take_while(|line| !line.is_empty()) {
+        let (name, value) = line.split_once(':').expect("a colon");
+        assert!(!name.is_empty() && name.bytes().all(is_token), "{line}");
+        fields.push((name, value.trim_matches([' ', '\t'])));
+    }
+    let all = |wanted: &str| {
+        let found = fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        found.map(|(_, value)| *value).collect::<Vec<&str>>()
+    };
+    assert!(all("transfer-encoding").is_empty(), "{raw}");
+    let &[digits] = all("content-length").as_slice() else { panic!("not one length: {raw}") };
+    assert!(digits.bytes().all(|byte| byte.is_ascii_digit()), "{digits}");
+    let length: usize = digits.parse().expect("a number");
+    let has_length = !matches!(head.status, 100..=199 | 204 | 304);
+    let body_bytes = if has_length && !is_to_head { length } else { 0 };
+    assert_eq!(head.body_end.checked_sub(head.body_start), Some(body_bytes), "{raw}");
+    assert_eq!(head.is_cacheable, all("x-accel-expires").last() == Some(&"1"), "{raw}");
+
+    fields.retain(|(name, _)| match name.to_ascii_lowercase().as_str() {
+        "server" | "connection" | "x-accel-expires" => false,
+        "content-length" => has_length,
+        _ => true,
+    });
+    let mut text = format!("HTTP/1.1 {status} {reason}\r\n");
+    for (name, value) in &fields {
+        text += &format!("{name}: {value}\r\n");
+    }
+    assert_eq!(head.text, text);
+
+    // What a client reads of it is what the backend said.
+    text += "\r\n";
+    let mut headers = [EMPTY_HEADER; 64];
+    let mut read = httparse::Response::new(&mut headers);
+    assert_eq!(read.parse(text.as_bytes()), Ok(Status::Complete(text.len())), "{text}");
+    assert_eq!((read.version, read.code, read.reason), (Some(1), Some(head.status), Some(reason)));
+    let read = read.headers.iter().map(|header| (header.name, header.value));
+    assert!(read.eq(fields.iter().map(|(name, value)| (*name, value.as_bytes()))), "{text}");
+}
+
+/// A stream is split into responses at the same places whether it comes whole or in pieces.
+fn check_split(stream: &[u8], are_to_head: [bool; 3], buffer_bytes: usize) {
+    let (mut expected, mut rest, mut is_response) = (Vec::new(), stream, true);
+    for is_to_head in are_to_head {
+        let found = head::response(rest, is_to_head);
+        is_response = found.is_ok();
+        let Ok(Some(head)) = found else { break };
+        let Some(body) = rest.get(head.body_start..head.body_end) else { break };
+        rest = &rest[head.body_end..];
+        expected.push((head, body));
+    }
+
+    let request = |line| head::request(line, LIMITS).expect("a head");
+    let (get, head) = (request(b"GET / HTTP/1.0\r\n\r\n"), request(b"HEAD / HTTP/1.0\r\n\r\n"));
+    let (own, mut peer) = UnixStream::pair().expect("a connection");
+    peer.write_all(stream).expect("its buffer takes all");
+    drop(peer);
+    let mut upstream = Upstream::new(own).expect("an upstream");
+    for (number, is_to_head) in (0..).zip(are_to_head) {
+        upstream.push(number, if is_to_head { &head } else { &get }, &[], None, 0);
+    }
+    let (mut deliveries, mut buffer) = (Vec::<Delivery>::new(), vec![0; buffer_bytes]);
+    let error = loop {
+        match upstream.receive(&mut buffer) {
+            Ok(more) => deliveries.extend(more),
+            Err(error) => break error,
+        }
+    };
+    let text = String::from_utf8_lossy(stream);
+    assert_eq!(error.kind() == ErrorKind::UnexpectedEof, is_response, "{error}: {text:?}");
+    // A response that was read together with the cause of an error is not delivered.
+    let are_all = deliveries.len() == expected.len();
+    assert!(are_all || (!is_response && deliveries.len() < expected.len()), "{text:?}");
+    for (number, (delivery, (head, body))) in (0..).zip(deliveries.iter().zip(&expected)) {
+        assert_eq!((delivery.connection, &delivery.head), (number, head), "{text:?}");
+        assert_eq!(delivery.body.as_ref(), *body, "{text:?}");
+    }
 }
 
 static BUCKET: LazyLock<Standin> =
