@@ -64,7 +64,9 @@ impl Head {
             "host" => self.has_host = true,
             "transfer-encoding" => return Err(Reject::TRANSFER_CODING),
             "content-length" if self.content_length.is_some() => return Err(Reject::TWO_LENGTHS),
-            "content-length" => self.content_length = Some(length(value, limits.max_body_bytes)?),
+            "content-length" => {
+                self.content_length = Some(content_length(value, limits.max_body_bytes)?)
+            }
             "connection" => self.close |= value.to_ascii_lowercase().contains("close"),
             "expect" if value.eq_ignore_ascii_case("100-continue") => self.expects_continue = true,
             "expect" => return Err(Reject::BAD_EXPECTATION),
@@ -155,7 +157,7 @@ fn origin_form<'a>(method: &str, target: &'a str) -> Option<&'a str> {
     (path.starts_with('/') && path.is_ascii() && !path.contains('#')).then_some(path)
 }
 
-fn length(value: &str, max: usize) -> Result<usize, Reject> {
+fn content_length(value: &str, max: usize) -> Result<usize, Reject> {
     if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(Reject::BAD_LENGTH);
     }
@@ -203,14 +205,17 @@ pub fn response(input: &[u8], is_to_head: bool) -> Result<Option<ResponseHead>, 
     let has_length = !matches!(status, 100..=199 | 204 | 304);
     let mut text = String::with_capacity(body_start);
     let reason = response.reason.unwrap_or_default();
-    text.extend(["HTTP/1.1 ", &status.to_string(), " ", reason, "\r\n"]);
+    text.extend(["HTTP/1.1 ", &format!("{status:03}"), " ", reason, "\r\n"]);
     let (mut length, mut is_cacheable) = (None, false);
     for header in response.headers.iter() {
         let is_named = |known: &&str| known.eq_ignore_ascii_case(header.name);
         let name = RESPONSE_HEADERS.into_iter().find(is_named).unwrap_or_default();
         let value = std::str::from_utf8(header.value).map_err(|_| "a header that is not ASCII")?;
         match name {
-            "content-length" => length = value.parse::<usize>().ok(),
+            "content-length" if length.is_some() => return Err("two content lengths"),
+            "content-length" => {
+                length = Some(content_length(value, usize::MAX).map_err(|reject| reject.1)?);
+            }
             "transfer-encoding" => return Err("a transfer coding"),
             "x-accel-expires" => is_cacheable = value == "1",
             _ => {}
@@ -220,6 +225,7 @@ pub fn response(input: &[u8], is_to_head: bool) -> Result<Option<ResponseHead>, 
         }
     }
     let length = length.ok_or("no content length")?;
-    let body_end = body_start + if has_length && !is_to_head { length } else { 0 };
+    let body_bytes = if has_length && !is_to_head { length } else { 0 };
+    let body_end = body_start.checked_add(body_bytes).ok_or("a body that no memory holds")?;
     Ok(Some(ResponseHead { status, text, body_start, body_end, is_cacheable }))
 }
