@@ -1468,6 +1468,55 @@ fn one_source_that_connects_as_fast_as_it_can() {
     });
 }
 
+/// A source over its limit gives way to itself. What was decided for a request of it, and logged,
+/// still reaches the client: a callback that is recorded must be acknowledged.
+#[test]
+fn a_response_is_not_evicted_before_it_is_written() {
+    namespace::run("a_response_is_not_evicted_before_it_is_written", || {
+        allow_descriptors(FLOOD_KEEPS);
+        let vars = [("MAX_CONNECTIONS", "40")];
+        let world = world_of(Command::new(binary()), namespace::SERVER, &vars);
+        let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let own = namespace::source(1);
+        thread::scope(|scope| {
+            let flood = scope.spawn(|| flood(own, world.address(), b"", &over));
+            let clients: Vec<_> = (0..24)
+                .map(|client| {
+                    let (world, answered) = (&world, &answered);
+                    scope.spawn(move || {
+                        for number in 0..100 {
+                            let message = format!(
+                                "GET /{client}-{number} HTTP/1.1\r\nHost: x\r\n\
+                                 Connection: close\r\n\r\n"
+                            );
+                            let message = message.as_bytes();
+                            // Most of them are evicted before they have asked, by the flood.
+                            let reply =
+                                ask_from(Some(own), world.address(), message, SERVED_WITHIN);
+                            if reply.is_ok_and(|reply| reply.status == 404) {
+                                answered.fetch_add(1, Relaxed);
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for client in clients {
+                client.join().unwrap();
+            }
+            over.store(true, Relaxed);
+            flood.join().unwrap();
+        });
+        world.others_are_served();
+        let log = world.server.log();
+        let decided = log.iter().filter(|line| line.contains("-") && line.ends_with("\" 404"));
+        let (decided, answered) = (decided.count(), answered.into_inner());
+        println!("{answered} answered of {decided} decided");
+        assert!(decided > 50, "only {decided} requests came through");
+        assert_eq!(answered, decided);
+        world.has_survived();
+    });
+}
+
 /// Caddy and Apache as README has them: they have no limit per client, and all clients come from
 /// the proxy. Apache has 25 threads here, so it can pass on the bodies of 20 clients at a time.
 #[test]

@@ -200,6 +200,20 @@ fn log_lines_cannot_be_forged_and_hold_no_query() {
     assert!(!server.log().concat().contains("s3cr3t"));
 }
 
+/// A pipe takes so much at once or nothing. Were a longer line written in pieces, its end could be
+/// lost, and the next line begin where a client likes.
+#[test]
+fn a_line_of_the_log_is_cut_at_four_kilobytes() {
+    let server = Server::start(&[]);
+    let long = format!("/long-{}", "x".repeat(5000));
+    assert_eq!(request(server.address, "GET", &long, &[], b"").status, 404);
+    assert_eq!(request(server.address, "GET", "/next", &[], b"").status, 404);
+    server.wait_log("GET \"/next\" 404");
+    let line = server.wait_log("GET \"/long-");
+    assert_eq!((line.len(), line.ends_with('x')), (4095, true), "{line}");
+    assert!(server.log().iter().all(|line| line.starts_with("20")), "{:?}", server.log());
+}
+
 #[test]
 fn no_secret_reaches_log_or_answers() {
     let secret = "exampleAkSecretNeverShown";

@@ -207,6 +207,26 @@ fn without_a_watchdog_of_its_own_it_is_silent() {
     }
 }
 
+/// Its messages would have to wait, and with them all clients.
+#[test]
+fn a_manager_that_does_not_read_holds_nobody() {
+    let world = World::new(&[OFTEN]);
+    let folder = Folder::new();
+    let path = folder.path("notify");
+    let _unread = UnixDatagram::bind(&path).unwrap();
+    let sender = UnixDatagram::unbound().unwrap();
+    sender.set_nonblocking(true).unwrap();
+    while sender.send_to(b"full", &path).is_ok() {}
+
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let mut vars = world.vars(&[]);
+    vars.push(("NOTIFY_SOCKET", &path));
+    let mut service = Service::start(None, &["127.0.0.1", "0"], &vars, vec![socket.into()]);
+    assert!(is_well(address));
+    assert!(service.stop().success());
+}
+
 /// No systemd, or one that cannot be reached: the same server.
 #[test]
 fn it_serves_and_ends_without_anybody_to_tell() {
