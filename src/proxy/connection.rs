@@ -48,9 +48,10 @@ pub enum State {
         sent: usize,
         /// The socket was offered some of it.
         is_begun: bool,
-        then: Then,
+        /// It is the connection's last.
+        close: bool,
     },
-    /// The response is written. What still comes is read and thrown away: to close with bytes
+    /// The last response is written. What still comes is read and thrown away: to close with bytes
     /// unread would be a reset, which may overtake the response ("lingering close").
     Lingering,
 }
@@ -61,14 +62,6 @@ pub struct Response {
     /// Status line and headers, each with its CRLF.
     pub head: String,
     pub body: Arc<[u8]>,
-}
-
-/// What follows a response.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Then {
-    Read,
-    Close,
-    Linger,
 }
 
 /// Why a connection ends early.
@@ -151,7 +144,7 @@ impl Connection {
     pub fn source(&self) -> Option<IpAddr> {
         let remote = self.peer.filter(|peer| !peer.is_loopback());
         match self.forwarded_for().or(remote)? {
-            // All of an IPv6 customer's network is one.
+            // A customer's IPv6 network, a /64, is one source.
             IpAddr::V6(v6) => {
                 Some(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into())
             }
@@ -209,7 +202,7 @@ impl Connection {
         let head = self.head.as_mut().map(|(head, _)| head);
         if head.is_some_and(|head| std::mem::take(&mut head.expects_continue)) {
             let sent = send(self.stream.as_raw_fd(), CONTINUE, WRITE_FLAGS);
-            // So few bytes do not fit only where the client leaves earlier responses unread.
+            // The socket's buffer is full: the client does not read its responses.
             sent.ok().filter(|sent| *sent == CONTINUE.len()).ok_or(End::Gone)?;
         }
         Ok(false)
@@ -231,26 +224,17 @@ impl Connection {
     }
 
     /// Has a response written next, for the request that `head` is of.
-    pub fn respond(&mut self, mut response: Response, mut then: Then, now: u64) {
-        let head = self.head.take();
-        if then == Then::Read && head.is_some_and(|(head, _)| head.close) {
-            then = Then::Close;
-        }
-        if then != Then::Read {
-            response.head += "Connection: close\r\n";
-        }
-        if then == Then::Linger {
-            self.forget_input();
-        }
-        response.head += "\r\n";
-        self.state = State::Writing { response, sent: 0, is_begun: false, then };
+    pub fn respond(&mut self, mut response: Response, is_last: bool, now: u64) {
+        let close = self.head.take().is_some_and(|(head, _)| head.close) || is_last;
+        response.head += if close { "Connection: close\r\n\r\n" } else { "\r\n" };
+        self.state = State::Writing { response, sent: 0, is_begun: false, close };
         (self.deadline, self.waiting_since) = (now + MESSAGE_TIMEOUT, now);
     }
 
     /// Writes what the socket takes, and goes on when that is all.
     pub fn write(&mut self, now: u64) -> Result<(), End> {
         let has_begun = self.has_begun();
-        let State::Writing { response, sent, is_begun, then } = &mut self.state else {
+        let State::Writing { response, sent, is_begun, close } = &mut self.state else {
             return Ok(());
         };
         *is_begun = true;
@@ -265,22 +249,16 @@ impl Connection {
         if *sent < response.head.len() + response.body.len() {
             return Ok(());
         }
-        match then {
-            Then::Read => {
-                let timeout = if has_begun { MESSAGE_TIMEOUT } else { IDLE_TIMEOUT };
-                (self.state, self.deadline) = (State::Reading, now + timeout);
-            }
-            Then::Close if !has_begun => return Err(End::Gone),
-            Then::Close | Then::Linger => {
-                let _ = shutdown(self.stream.as_raw_fd(), Shutdown::Write);
-                (self.state, self.deadline) = (State::Lingering, now + LINGER_TIMEOUT);
-                self.forget_input();
-            }
+        if !*close {
+            let timeout = if has_begun { MESSAGE_TIMEOUT } else { IDLE_TIMEOUT };
+            (self.state, self.deadline) = (State::Reading, now + timeout);
+        } else if has_begun {
+            let _ = shutdown(self.stream.as_raw_fd(), Shutdown::Write);
+            (self.state, self.deadline) = (State::Lingering, now + LINGER_TIMEOUT);
+            self.input = Vec::new();
+        } else {
+            return Err(End::Gone);
         }
         Ok(())
-    }
-
-    fn forget_input(&mut self) {
-        (self.input, self.scanned) = (Vec::new(), 0);
     }
 }

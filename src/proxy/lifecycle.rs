@@ -1,7 +1,7 @@
 //! What the service manager and we tell each other: that the whole way to the backend and back
 //! works (sd_notify(3), readiness and watchdog), and that it is time to end.
 
-use super::connection::{Connection, State, Then};
+use super::connection::{Connection, State};
 use super::head::Head;
 use super::{DRAIN_REQUEST_TIMEOUT, DRAIN_TIMEOUT, NEVER, Proxy, UPSTREAM};
 use crate::sys::systemd;
@@ -46,12 +46,11 @@ impl Proxy {
     pub(super) fn is_drained(&self) -> bool {
         let Some(start) = self.draining_since else { return false };
         let is_served = |connection: &Connection| match connection.state {
-            State::Queued | State::Awaiting => true,
-            State::Writing { then, .. } => then != Then::Linger,
+            State::Queued | State::Awaiting | State::Writing { .. } => true,
             State::Lingering => false,
             State::Reading => {
-                let begun = if connection.has_begun() { start } else { 0 };
-                self.now - connection.waiting_since.max(begun) < DRAIN_REQUEST_TIMEOUT
+                let earliest = if connection.has_begun() { start } else { 0 };
+                self.now - connection.waiting_since.max(earliest) < DRAIN_REQUEST_TIMEOUT
             }
         };
         let is_empty = self.accept_at == NEVER && self.pending.is_none();

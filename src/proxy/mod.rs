@@ -25,7 +25,7 @@ use crate::sys::metrics::{REFUSALS, REPEATED};
 use crate::sys::{log, time};
 
 use cache::Cache;
-use connection::{Connection, End, READ_BYTES, Response, State, Then};
+use connection::{Connection, End, READ_BYTES, Response, State};
 use head::Limits;
 use upstream::Upstream;
 
@@ -40,9 +40,9 @@ const IDLE_TIMEOUT: u64 = 15_000;
 const LINGER_TIMEOUT: u64 = 1000;
 /// From a whole request to its response. OSS waits 5 s.
 const RESPONSE_TIMEOUT: u64 = 4000;
-/// A backend that has answered nothing for so long frees no place soon.
+/// If the oldest request has waited so long, a newcomer without a place is refused at once.
 const STALL_TIMEOUT: u64 = 1000;
-/// For so long a connection is not evicted for another whose source holds as many places.
+/// A connection so young is evicted only if its source holds more places than the newcomer's.
 const GRACE: u64 = 20;
 /// Until a place or a descriptor is looked for again, while a client waits for one.
 const RETRY_INTERVAL: u64 = 2;
@@ -101,10 +101,12 @@ pub struct Proxy {
     started: Instant,
     /// Milliseconds since the start.
     now: u64,
+    /// When `poll` was last called.
+    polled_at: u64,
     /// The earliest deadline of all connections, when `wait` looked.
     deadline: u64,
     health_check_at: u64,
-    /// Since when each response is its connection's last.
+    /// When the drain began. From then on each response is its connection's last.
     draining_since: Option<u64>,
 }
 
@@ -132,6 +134,7 @@ impl Proxy {
             buffer: Box::new([0; BUFFER_BYTES]),
             started: Instant::now(),
             now: 0,
+            polled_at: 0,
             deadline: NEVER,
             health_check_at: 0,
             draining_since: None,
@@ -188,10 +191,9 @@ impl Proxy {
             add(LISTENER, self.listener.as_fd(), PollFlags::POLLIN);
         }
         let timeout = self.deadline.min(self.next_check()).saturating_sub(self.now);
+        self.polled_at = self.started.elapsed().as_millis() as u64;
         match poll(&mut set, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::NONE)) {
-            Ok(_) => {}
-            // After a pause (SIGSTOP) what has come meanwhile is read before anybody is late.
-            Err(Errno::EINTR) => return Ok(Vec::new()),
+            Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
         self.now = self.started.elapsed().as_millis() as u64;
@@ -236,7 +238,7 @@ impl Proxy {
 
     fn read(&mut self, id: u64) -> Result<(), End> {
         let held = self.connections.get(&id).map_or(0, Connection::buffered_bytes);
-        let more = held.min(READ_BYTES); // after this read it may hold so much beyond its own
+        let more = held.min(READ_BYTES); // so much this read may add beyond READ_BYTES
         if more > 0 && !self.make_room(id, more) {
             return Err(End::Refused(Reject::BUSY));
         }
@@ -259,7 +261,9 @@ impl Proxy {
         let Some((head, _)) = connection.request() else { return };
         if let Some(response) = self.cache.find(head, time::now()) {
             REPEATED.add();
-            self.log += &log::entry(time::now(), &format!("{} 200 again", connection.describe()));
+            let status = response.head.get(9..12).unwrap_or_default();
+            let text = format!("{} {status} again", connection.describe());
+            self.log += &log::entry(time::now(), &text);
             connection.consume();
             self.respond(id, response);
         } else {
@@ -269,17 +273,17 @@ impl Proxy {
         }
     }
 
-    /// Ends those whose time is over, unless they have moved on in this turn.
+    /// Ends those whose time was over when `poll` was called, unless they have moved on since: what
+    /// came while the process was paused (SIGSTOP, a snapshot) is read before anybody is late.
     fn expire(&mut self) {
-        if self.now < self.deadline {
+        if self.polled_at < self.deadline {
             return;
         }
-        let late =
-            self.connections.iter().filter(|(_, connection)| connection.deadline <= self.now);
+        let late = self.connections.iter().filter(|(_, one)| one.deadline <= self.polled_at);
         for (id, end) in late.map(|(id, one)| (*id, one.expire())).collect::<Vec<_>>() {
             self.settle(id, Err(end));
         }
-        // Those that waited in vain would be many before the backend takes a request again.
+        // Refused ones would stay in the queue for as long as the backend takes nothing.
         let is_queued = |one: &Connection| matches!(one.state, State::Queued);
         self.queue.retain(|id| self.connections.get(id).is_some_and(is_queued));
     }
@@ -323,9 +327,8 @@ impl Proxy {
     /// clients that always ask again in time would own every place for ever.
     fn respond(&mut self, id: u64, response: Response) {
         let is_last = self.pending.is_some() || self.draining_since.is_some();
-        let then = if is_last { Then::Close } else { Then::Read };
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.respond(response, then, self.now);
+            connection.respond(response, is_last, self.now);
             self.responded.push(id);
         }
     }
@@ -334,7 +337,7 @@ impl Proxy {
         let Some(connection) = self.connections.get(&id) else { return };
         let response = self.refusal(&connection.describe(), reject);
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.respond(response, Then::Linger, self.now);
+            connection.respond(response, true, self.now);
             self.responded.push(id);
         }
     }
@@ -346,9 +349,10 @@ impl Proxy {
         self.log += &log::entry(time::now(), &text);
         let body = format!("{{\"reason\":\"{reason}\"}}");
         let (date, length) = (time::http(time::now()), body.len());
+        let retry = if status == 503 { "Retry-After: 5\r\n" } else { "" };
         let head = format!(
             "HTTP/1.1 {status} Refused\r\nDate: {date}\r\nContent-Type: application/json\r\n\
-             Access-Control-Allow-Origin: *\r\nContent-Length: {length}\r\n"
+             Access-Control-Allow-Origin: *\r\n{retry}Content-Length: {length}\r\n"
         );
         Response { head, body: body.into_bytes().into() }
     }
@@ -372,6 +376,7 @@ impl Proxy {
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         connection.write(self.now)?;
         match connection.state {
+            // The next pipelined request may be whole already.
             State::Reading if connection.has_begun() => self.parse(id),
             State::Writing { .. } => self.make_room(id, 0).then_some(()).ok_or(End::Gone),
             _ => Ok(()),

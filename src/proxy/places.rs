@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{SockFlag, SockaddrStorage, accept4, getpeername};
 
-use super::connection::{Connection, READ_BYTES, Then};
+use super::connection::{Connection, READ_BYTES};
 use super::{GRACE, NEVER, Proxy, RETRY_INTERVAL, SHARED_BYTES, STALL_TIMEOUT};
 use crate::reject::Reject;
 use crate::sys::metrics::{CONNECTIONS, EVICTIONS};
@@ -78,8 +78,9 @@ impl Proxy {
         if waited > STALL_TIMEOUT { Place::None } else { Place::Soon }
     }
 
-    /// Makes a place for a source that holds `held`. Whoever holds the most gives one up at once;
-    /// if that is no more than the client's has, only a connection that had time to be served.
+    /// Makes a place for a source that holds `held`: by evicting from the source with the most
+    /// places, if it still has no fewer afterwards. Otherwise the connection that has waited
+    /// longest is evicted, of whatever source, if it is older than GRACE.
     fn evict_for(&mut self, held: usize) -> bool {
         let mut shares: BTreeMap<IpAddr, usize> = BTreeMap::new();
         for source in self.connections.values().filter_map(Connection::source) {
@@ -122,7 +123,7 @@ impl Proxy {
     fn refuse_pending(&mut self, mut pending: Connection) {
         let response = self.refusal(&pending.describe(), Reject::BUSY);
         self.write_log();
-        pending.respond(response, Then::Linger, self.now);
+        pending.respond(response, true, self.now);
         let _ = pending.write(self.now); // it fits into what the system buffers
     }
 }
