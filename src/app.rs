@@ -153,23 +153,17 @@ impl App {
     /// The callback parameter of a policy. Each of its URLs carries a token of ours.
     fn callback_parameter(&self, prefix: &str, expire: u64) -> Option<String> {
         let callback = self.config.callback.as_ref()?;
-        let urls = callback.url.split(';').map(|url| self.with_token(url, prefix, expire));
-        let urls = urls.collect::<Vec<_>>().join(";");
+        let mut urls = callback.url.clone();
+        if let Some(tokens) = &self.tokens {
+            let signed = callback.url.split(';').map(|url| tokens.sign_url(url, expire, prefix));
+            urls = signed.collect::<Vec<_>>().join(";");
+        }
         Some(policy::callback_parameter(&urls, &callback.body, callback.body_type))
-    }
-
-    fn with_token(&self, url: &str, prefix: &str, expire: u64) -> String {
-        let Some(tokens) = &self.tokens else { return url.to_owned() };
-        let target = callback::target(url);
-        let path = target.split('?').next().unwrap_or_default();
-        let path = callback::percent_decode(path.as_bytes()).unwrap_or_default();
-        let join = if url.contains('?') { '&' } else { '?' };
-        format!("{url}{join}token={}", tokens.issue(&path, expire, prefix))
     }
 
     /// A callback: headers, our token, OSS's key and signature, and only then the body.
     fn callback<'a>(&mut self, request: &'a Request, now: u64) -> Result<Upload<'a>, Reject> {
-        let key_url = request.header("x-oss-pub-key-url").ok_or(Reject::FIELD_MISSING)?;
+        let key_url = request.header("x-oss-pub-key-url").ok_or(Reject::KEY_URL_MISSING)?;
         let authorization = request.header("authorization").ok_or(Reject::AUTHORIZATION_GONE)?;
         let target = self.public_target(request);
         let claim = Claim::new(authorization, key_url, &target, &request.body)?;
@@ -180,7 +174,7 @@ impl App {
         let key = self.keys.find(&claim.key_url)?;
         let verified = claim.verify(key)?;
         let mut upload = Upload::new(request, &verified, &self.template);
-        self.check(&upload, &prefix)?;
+        self.check_fields(&upload, &prefix)?;
         let folder = prefix.strip_prefix(&self.config.upload_dir).unwrap_or_default();
         upload.subject = folder.trim_matches('/').to_owned();
         Ok(upload)
@@ -193,9 +187,10 @@ impl App {
         format!("{}{}", if is_taken_off { prefix } else { "" }, request.target)
     }
 
-    /// What is to be checked must be about our bucket, and an object under the token's prefix.
-    /// Otherwise OSS's signature is enough, also for a body that does not parse.
-    fn check(&self, upload: &Upload, prefix: &str) -> Result<(), Reject> {
+    /// With callback tokens or CONFIRM_UPLOADS the body must name our bucket, and an object under
+    /// the token's prefix. With neither, OSS's signature is enough, also for a body that does not
+    /// parse.
+    fn check_fields(&self, upload: &Upload, prefix: &str) -> Result<(), Reject> {
         if self.tokens.is_none() && self.bucket.is_none() {
             return Ok(());
         }
@@ -225,7 +220,7 @@ impl App {
         thread::scope(|scope| {
             for outcome in outcomes {
                 let Outcome::Callback(callback @ Ok(_)) = outcome else { continue };
-                // It stays refused if no thread can be started.
+                // It stays BUSY if no thread can be started.
                 let upload = mem::replace(callback, Err(Reject::BUSY));
                 let confirm = move || *callback = upload.and_then(confirmed);
                 let _ = thread::Builder::new().spawn_scoped(scope, confirm);
@@ -275,13 +270,15 @@ impl App {
 
     fn with_cors(&self, request: &Request, response: Response) -> Response {
         let allowed = &self.config.allow_origins;
-        let is_allowed = |origin: &&str| allowed.iter().any(|one| one == origin);
-        match request.header("origin").filter(is_allowed) {
-            _ if allowed.is_empty() => response.with("Access-Control-Allow-Origin", "*"),
-            None => response.with("Vary", "Origin"),
-            Some(origin) => response
-                .with("Vary", "Origin")
-                .with("Access-Control-Allow-Origin", origin.to_owned()),
+        if allowed.is_empty() {
+            return response.with("Access-Control-Allow-Origin", "*");
+        }
+        let response = response.with("Vary", "Origin");
+        match request.header("origin") {
+            Some(origin) if allowed.iter().any(|one| one == origin) => {
+                response.with("Access-Control-Allow-Origin", origin.to_owned())
+            }
+            _ => response,
         }
     }
 

@@ -22,9 +22,10 @@ pub fn run(vars: &Vars, online: bool, now: u64) -> Result<ExitCode, ConfigError>
     // Opening the record would mend what another process may be writing.
     let folder = config.upload_log.take();
     let mut config = App::new(config, now)?.config;
-    print!("{}", config.report);
+    let mut out = io::stdout(); // whoever reads it may stop, as `grep -q` does
+    let _ = write!(out, "{}", config.report);
     for warning in warnings(&config, vars, online) {
-        println!("warn {warning}");
+        let _ = writeln!(out, "warn {warning}");
     }
     let mut tries = Vec::new();
     if let Some(folder) = folder {
@@ -46,9 +47,9 @@ pub fn run(vars: &Vars, online: bool, now: u64) -> Result<ExitCode, ConfigError>
     let mut code = ExitCode::SUCCESS;
     for (what, found) in tries {
         match found {
-            Ok(text) => println!("ok   {what}: {text}"),
+            Ok(text) => drop(writeln!(out, "ok   {what}: {text}")),
             Err(text) => {
-                println!("FAIL {what}: {text}");
+                let _ = writeln!(out, "FAIL {what}: {text}");
                 code = ExitCode::from(2);
             }
         }

@@ -136,8 +136,6 @@ impl Config {
             let problem = "not set, and with OSS_ECS_ROLE no secret lasts that could stand for it";
             return wrong("CALLBACK_TOKEN_KEY", problem);
         }
-        let is_folder = |text: &str| Path::new(text).is_dir();
-        read.text("CREDENTIALS_DIRECTORY", is_folder)?; // where `secret` looks
         let upload_log = read.text("UPLOAD_LOG", is_folder)?;
         let metrics = read.text("METRICS_LISTEN", |text| text.parse::<SocketAddr>().is_ok())?;
         Ok(Config {
@@ -177,9 +175,9 @@ fn refuse_unknown(vars: &Vars) -> Read<()> {
     for name in vars.keys().filter(|name| VARIABLES.iter().all(|[known, ..]| known != name)) {
         let upper = name.to_uppercase();
         let ours = ["OSS_", "CALLBACK_", "UPLOAD_"].iter().any(|prefix| upper.starts_with(prefix));
-        let slip = if ours { 3 } else { 2 };
+        let max_edits = if ours { 3 } else { 2 };
         for [known, ..] in VARIABLES {
-            if alike(&upper, known) + slip >= name.len().max(known.len()) {
+            if alike(&upper, known) + max_edits >= name.len().max(known.len()) {
                 return wrong(name, format_args!("unknown variable; is it {known}?"));
             }
         }
@@ -190,7 +188,7 @@ fn refuse_unknown(vars: &Vars) -> Read<()> {
     Ok(())
 }
 
-/// How many bytes two words share before and after their first and last difference.
+/// Length of what two words begin with in common, and of what they end with.
 fn alike(a: &str, b: &str) -> usize {
     let before = a.bytes().zip(b.bytes()).take_while(|(x, y)| x == y).count();
     let after = a.bytes().rev().zip(b.bytes().rev()).take_while(|(x, y)| x == y).count();
@@ -267,9 +265,10 @@ impl Reader<'_> {
     /// it to be there and empty, and its value is never part of an error.
     fn secret(&mut self, name: &str) -> Read<Option<Secret>> {
         let [name, _, shape, _] = row(name);
+        let folder = self.text("CREDENTIALS_DIRECTORY", is_folder)?;
         let mut text = self.vars.get(name).cloned();
-        if let (None, Some(folder)) = (&text, self.vars.get("CREDENTIALS_DIRECTORY")) {
-            let path = Path::new(folder).join(name.to_lowercase());
+        if text.is_none() && !folder.is_empty() {
+            let path = Path::new(&folder).join(name.to_lowercase());
             match fs::read_to_string(&path) {
                 Ok(found) => text = Some(found),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -296,7 +295,7 @@ impl Reader<'_> {
         let is_metadata = |text: &str| text == sts::METADATA || is_endpoint(text);
         let metadata = self.text("OSS_ECS_ENDPOINT", is_metadata)?;
         let is_key_id = |text: &str| is_token(text) && !text.contains('/');
-        let is_good = |text: &str| is_key_id(text) || text.is_empty() && !role.is_empty();
+        let is_good = |text: &str| is_key_id(text) || (text.is_empty() && !role.is_empty());
         let access_key_id = self.value("OSS_ACCESS_KEY_ID", "", is_good)?;
         let secret = self.secret("OSS_ACCESS_KEY_SECRET")?;
         let security_token = self.secret("OSS_SESSION_TOKEN")?;
@@ -388,8 +387,12 @@ fn is_content_type(text: &str) -> bool {
     is_token(text) && text.split('/').count() == 2 && !text.contains(['*', '$', '"'])
 }
 
+fn is_folder(text: &str) -> bool {
+    Path::new(text).is_dir()
+}
+
 fn is_path(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-_.~".contains(&b);
     let is_whole = text.starts_with('/') && !text.ends_with('/') && !text.contains("//");
-    is_whole && text.bytes().all(plain)
+    is_whole && text.bytes().all(plain) && text != "/healthz" // which health checks ask for
 }

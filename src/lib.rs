@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  clients ── TCP or Unix ──► proxy ── HTTP/1.1, pipelined ──► tiny_http ──► loop: App::handle
-//!                             one thread, poll(2)              two threads   the main thread
+//!                             one thread, poll(2)              its threads   the main thread
 //!                             limits, deadlines, parsing       parse again   one batch at a time
 //!  background tasks, a thread each while they run: keys, credentials, looks into the bucket
 //!  metrics: a thread of its own, where METRICS_LISTEN is set

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+use std::io::{Write, stdout};
 use std::process::ExitCode;
 
 use appserver::app::App;
@@ -31,9 +32,9 @@ fn run() -> Result<ExitCode, ConfigError> {
     let text = |word: std::ffi::OsString| word.to_string_lossy().into_owned();
     let arguments: Vec<String> = std::env::args_os().skip(1).map(text).collect();
     let vars: Vars = std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["--help" | "-h"] => print!("{USAGE}{}", config::help()),
-        ["--version" | "-V"] => println!("appserver {}", env!("CARGO_PKG_VERSION")),
+    let text = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["--help" | "-h"] => format!("{USAGE}{}", config::help()),
+        ["--version" | "-V"] => format!("appserver {}\n", env!("CARGO_PKG_VERSION")),
         ["--check"] => return check::run(&vars, false, time::now()),
         ["--check", "--online"] => return check::run(&vars, true, time::now()),
         words => {
@@ -45,6 +46,7 @@ fn run() -> Result<ExitCode, ConfigError> {
             eprintln!("appserver: {}", server::run(&listen, app));
             return Ok(ExitCode::FAILURE);
         }
-    }
+    };
+    let _ = stdout().write_all(text.as_bytes()); // whoever reads may have seen enough
     Ok(ExitCode::SUCCESS)
 }

@@ -31,7 +31,7 @@ impl Reject {
     /// OSS always sends it: something on the way takes it off (README, "Troubleshooting").
     pub const AUTHORIZATION_GONE: Reject =
         Reject(400, "authorization is missing: does the proxy in front pass it on?");
-    pub const FIELD_MISSING: Reject = Reject(400, "x-oss-pub-key-url is missing");
+    pub const KEY_URL_MISSING: Reject = Reject(400, "x-oss-pub-key-url is missing");
     pub const FIELD_TOO_LONG: Reject = Reject(400, "authorization or x-oss-pub-key-url too long");
     pub const TOKEN_MISSING: Reject = Reject(400, "token is missing");
     pub const TOKEN_FORGED: Reject = Reject(400, "token is not one of ours for this path");

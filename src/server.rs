@@ -21,15 +21,16 @@ use crate::proxy::{Proxy, Settings};
 use crate::sys::listener::{self, Listen};
 use crate::sys::{log, metrics, systemd, time};
 
-/// How long after a request `App::upkeep` has its next turn.
+/// Without requests, `App::upkeep` runs this often.
 const IDLE: Duration = Duration::from_secs(2);
-/// How long the first requests wait for key and credentials. OSS waits 5 s for a response.
+/// How long the start waits for credentials, and then for the key. OSS waits 5 s for a response.
 const START_WAIT: Duration = Duration::from_millis(500);
 /// Requests that the loop has at a time.
 const MAX_IN_FLIGHT: usize = 256;
 /// The same where each callback waits for the bucket, on a thread of its own.
 const MAX_CONFIRMATIONS: usize = 16;
-/// Requests that are answered together where they share nothing. The proxy has work meanwhile.
+/// Requests in a batch that share no sync and no look into the bucket: few, so that the proxy can
+/// relay some responses while the loop works on others.
 const MAX_BATCH: usize = 8;
 
 /// Serves. Returns what ended that, or kept it from starting; the unit starts us again.
@@ -114,7 +115,7 @@ fn run_loop(server: &Server, mut app: App, max_batch: usize) -> io::Error {
         log::line(time::now(), &format!("UPLOAD_JWT_SECRET is not set: {warning}"));
     }
     for wait in [Duration::ZERO, START_WAIT] {
-        app.upkeep(time::now(), wait); // all begins before the first is waited for
+        app.upkeep(time::now(), wait); // the first round starts both tasks, the second waits
     }
     loop {
         let mut batch = Vec::new();

@@ -16,7 +16,7 @@ const TEXTS: [&str; 5] = ["bucket", "object", "etag", "mimeType", "imageInfo.for
 const NUMBERS: [&str; 3] = ["size", "imageInfo.height", "imageInfo.width"];
 
 pub struct Upload<'a> {
-    /// By variable, or by name where a field carries none.
+    /// By OSS's variable (`object`), or by the field's own name if the template has none for it.
     fields: BTreeMap<String, String>,
     /// Who uploaded, as the upload token has it. May be empty.
     pub subject: String,

@@ -745,7 +745,7 @@ fn the_longest_waiting_gives_way_and_the_served_never() {
     let late = send(HEALTH);
     for request in in_hand.into_iter().chain([late]) {
         let (reply, took) = status(request);
-        assert_eq!(reply.status, 503, "{reply:?}");
+        assert_eq!((reply.status, reply.header("retry-after")), (503, Some("5")), "{reply:?}");
         assert!(took < TOLD_WITHIN, "told after {took:?}");
         assert!(is_refusal(&reply), "{reply:?}");
     }

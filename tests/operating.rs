@@ -1,6 +1,8 @@
 //! What an operator has: the report of `--check`, with and without the network, `/metrics`, and a
 //! unit file that systemd takes as it is.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
@@ -49,6 +51,18 @@ fn a_good_configuration_is_tried_offline() {
     assert_eq!(tries(&found), ["ok   upload log: can be written"]);
     assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 0, "something was left");
     assert!(bucket.reads().is_empty() && bucket.key_requests().is_empty());
+}
+
+/// `appserver --help | head -1`: whoever reads may have seen enough, and that is no crash.
+#[test]
+fn nobody_reads_what_is_printed() {
+    for arguments in [["--help"], ["--version"]] {
+        let (reader, writer) = UnixStream::pair().unwrap();
+        drop(reader);
+        let mut program = Command::new(binary());
+        let program = program.args(arguments).env_clear().stdout(OwnedFd::from(writer));
+        assert_eq!(program.status().unwrap().code(), Some(0), "{arguments:?}");
+    }
 }
 
 /// What may not do what was meant is said, and fails nothing.

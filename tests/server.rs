@@ -127,6 +127,7 @@ fn the_page_is_served_with_its_types_and_validators() {
         for held in [etag.clone(), format!("\"x\", W/{etag}")] {
             let again = request(server.address, "GET", path, &[("If-None-Match", &held)], b"");
             assert_eq!((again.status, again.body.len()), (304, 0));
+            server.wait_log(&format!("\"{path}\" 304")); // the application's line, or the cache's
         }
         let other = request(server.address, "GET", path, &[("If-None-Match", "\"x\"")], b"");
         assert_eq!(other.status, 200);

@@ -68,7 +68,7 @@ impl<'a> Claim<'a> {
             return Err(Reject::BAD_AUTHORIZATION);
         }
         let info = [MD5_INFO, &Md5::digest(self.string_to_sign())].concat();
-        // Eight bytes of padding at least: with less room, no signature is good.
+        // Eight bytes of padding at least (RFC 8017, 9.2): with a shorter modulus nothing matches.
         let padding = vec![0xff; key.bytes.saturating_sub(info.len() + 3).max(8)];
         let expected = key.number(&[&[0, 1], &padding[..], &[0], &info].concat());
         match key.public_operation(&self.signature) {

@@ -71,7 +71,7 @@ impl Signer {
             _ => None,
         };
         let pause_seconds = if held.is_some() { u64::MAX } else { 0 };
-        CREDENTIALS_END.set(u64::from(held.is_none())); // 1970, until there are some
+        CREDENTIALS_END.set(u64::from(held.is_none())); // 0: they last, 1: there are none yet
         let (task, last_message) = (Task::IDLE, String::new());
         Signer { source, held, last_request: 0, pause_seconds, task, last_message }
     }

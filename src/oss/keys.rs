@@ -86,7 +86,7 @@ impl Keys {
         let is_time = now.abs_diff(self.last_fetch) >= SECONDS_BETWEEN_FETCHES;
         if let (Some(&version), true, true) = (self.queue.front(), is_time, self.task.is_idle()) {
             if version != 1 {
-                self.last_fetch = now; // a refresh delays no other
+                self.last_fetch = now; // the daily refresh delays no other
             }
             let url = address(origin, version);
             self.task.start(move || (version, fetch(&url)));

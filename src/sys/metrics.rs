@@ -12,6 +12,7 @@ use crate::sys::{log, time};
 
 /// Others wait while one client sends its request or takes the page.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(1);
+const ERROR_PAUSE: Duration = Duration::from_millis(10);
 
 pub struct Metric {
     name: &'static str,
@@ -90,7 +91,9 @@ pub fn serve(address: SocketAddr) -> io::Result<()> {
     log::line(time::now(), &format!("metrics at http://{}/metrics", listener.local_addr()?));
     let serve = move || {
         for client in listener.incoming() {
-            let _ = client.and_then(respond); // the next one may do better
+            if client.and_then(respond).is_err() {
+                thread::sleep(ERROR_PAUSE); // without a descriptor, `accept` fails at once
+            }
         }
     };
     thread::Builder::new().spawn(serve).map(drop)

@@ -30,7 +30,7 @@ pub fn inherited(address: &Listen) -> Option<OwnedFd> {
         }
         Listen::Unix(path) => {
             let listener: UnixListener = handed.take_unix_listener(index).ok()??;
-            // The path may have been removed under it: then nobody can reach it.
+            // If its file was removed nobody can connect: then another is bound.
             let same = listener.local_addr().ok()?.as_pathname() == Some(path) && path.exists();
             same.then(|| OwnedFd::from(listener))
         }

@@ -25,7 +25,7 @@ pub fn iso8601(unix: u64) -> String {
     format!("{}-{month:02}-{}T{}Z", part(12, 16), part(5, 7), part(17, 25))
 }
 
-/// The reverse of `iso8601`, strictly. Its spellings sort as the times do.
+/// The reverse of `iso8601`, by binary search: its spellings sort as the times do.
 pub fn unix(text: &str) -> Option<u64> {
     let (mut low, mut high) = (0, LAST);
     while low < high {

@@ -5,6 +5,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
+use crate::oss::callback::{percent_decode, target};
 use crate::oss::credentials::Secret;
 use crate::oss::policy::{hmac_sha256, keyed};
 use crate::reject::Reject;
@@ -27,6 +28,15 @@ impl CallbackTokens {
         CallbackTokens { mac: keyed(&key), ttl_seconds }
     }
 
+    /// A callback URL with a token for its path.
+    pub fn sign_url(&self, url: &str, expire: u64, prefix: &str) -> String {
+        let target = target(url);
+        let path = target.split('?').next().unwrap_or_default();
+        let path = percent_decode(path.as_bytes()).unwrap_or_default();
+        let join = if url.contains('?') { '&' } else { '?' };
+        format!("{url}{join}token={}", self.issue(&path, expire, prefix))
+    }
+
     /// For objects under `prefix`, uploaded with a policy that ends at `expire`. `path` is decoded.
     pub fn issue(&self, path: &[u8], expire: u64, prefix: &str) -> String {
         let signed = format!("{expire}.{}", BASE64URL.encode(prefix));
@@ -42,7 +52,7 @@ impl CallbackTokens {
         };
         let (signed, mac) = token.rsplit_once('.').ok_or(Reject::TOKEN_FORGED)?;
         let mac = BASE64URL.decode(mac).map_err(|_| Reject::TOKEN_FORGED)?;
-        // A longer part of the MAC would be a second spelling.
+        // One length alone, so that a token has one spelling.
         if mac.len() != MAC_BYTES || self.mac_of(signed, path).verify_truncated_left(&mac).is_err()
         {
             return Err(Reject::TOKEN_FORGED);
