@@ -18,3 +18,17 @@ pub use disk::Disk;
 pub use folder::Folder;
 pub use http::{Reply, post_form, read_reply, request, send, upload};
 pub use server::{Run, Server, binary, run};
+
+/// Says that a test cannot run here, and why; `tests/run` counts it at its end. Written past the
+/// harness, which shows nothing of tests that pass.
+pub fn skip(reason: &str) {
+    let _ = std::io::Write::write_all(
+        &mut std::io::stderr(),
+        format!("skipped: {reason}\n").as_bytes(),
+    );
+}
+
+/// How often a test repeats what chance decides: in `tests/run --long` as often as it should.
+pub fn rounds(long: usize, short: usize) -> usize {
+    if std::env::var_os("APPSERVER_TESTS_LONG").is_some() { long } else { short }
+}
