@@ -55,7 +55,12 @@ fn add_addresses() {
     let own = SERVER.to_owned();
     let all = (1..=SOURCES).map(|number| source(number).to_string()).chain([own]);
     let add = |address| format!("addr replace {address}/32 dev lo\n");
-    let batch = "link set lo up\n".to_owned() + &all.map(add).collect::<String>();
+    let v6 = (1..=4).flat_map(|network| (1..=5).map(move |host| (network, host)));
+    let add_v6 =
+        |(network, host)| format!("addr replace 2001:db8:0:{network}::{host}/128 dev lo\n");
+    let batch = "link set lo up\n".to_owned()
+        + &all.map(add).collect::<String>()
+        + &v6.map(add_v6).collect::<String>();
     let mut command = Command::new("ip");
     command.args(["-batch", "-"]).stdin(Stdio::piped());
     let mut ip = command.stdout(Stdio::inherit()).stderr(Stdio::inherit()).spawn().expect(
