@@ -32,17 +32,22 @@ fn error(changes: &[(&str, &str)]) -> String {
     }
 }
 
+/// Defaults are promises: README names them, and people rely on them without a line of their own.
 #[test]
-fn defaults() {
-    let config = config(&[]);
-    assert_eq!(config.bucket, "examplebucket");
-    assert_eq!(config.region, "cn-hangzhou");
-    assert_eq!(config.expire_seconds, 30);
-    assert_eq!(config.max_upload_bytes, 1_048_576_000);
-    assert_eq!(config.upload_dir, "");
-    assert!(config.callback.is_none() && config.content_types.is_empty());
-    assert!(config.client_page && !config.forbid_overwrite && config.allow_origins.is_empty());
-    assert!(matches!(config.public_key, KeySource::Origin(o) if o == appserver::oss::keys::ORIGIN));
+fn defaults_are_what_readme_says() {
+    let found = config(&[]);
+    assert_eq!((found.bucket.as_str(), found.region.as_str()), ("examplebucket", "cn-hangzhou"));
+    assert_eq!((found.expire_seconds, found.max_upload_bytes), (30, 1_048_576_000));
+    assert_eq!((found.token_ttl, found.max_connections), (Some(86_400), 512));
+    assert_eq!((found.upload_dir.as_str(), found.path_prefix.as_str()), ("", ""));
+    assert!(found.content_types.is_empty() && found.allow_origins.is_empty());
+    assert!(found.client_page && !found.forbid_overwrite);
+    assert!(found.callback.is_none() && found.confirm_host.is_none() && found.metrics.is_none());
+    assert!(found.upload_log.is_none() && found.jwt_secret.is_none());
+    let KeySource::Origin(origin) = &found.public_key else { panic!("a pinned key") };
+    assert_eq!(origin, "https://gosspublic.alicdn.com");
+    assert!(found.report.contains("OSS_ECS_ENDPOINT = http://100.100.100.200\n"));
+    assert!(found.report.contains("OSS_STS_ENDPOINT = https://sts.cn-hangzhou.aliyuncs.com\n"));
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! What an operator has: the report of `--check`, with and without the network, `/metrics`, and a
 //! unit file that systemd takes as it is.
 
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use oss_standin::{CredentialFault, KeyFault, Options, Standin};
 use support::documents;
 use support::{Folder, Run, Server, binary, request, run};
@@ -254,6 +256,91 @@ fn metrics_count_what_happens() {
     assert_eq!(request(address, "HEAD", "/metrics", &[], b"").body, b"");
     assert_eq!(request(server.address, "GET", "/metrics", &[], b"").status, 404);
     assert!(server.is_running());
+}
+
+/// No counter is there for show: each moves when its event happens, and an outcome has its word.
+#[test]
+fn every_metric_moves() {
+    let bucket = Standin::start(Options::default()).unwrap();
+    let options = Options::default();
+    bucket.faults().sts = CredentialFault::Status(503, "Busy".to_owned());
+    let folder = Folder::new();
+    let record = folder.path("record");
+    std::fs::create_dir(&record).unwrap();
+    let (keys, sts) = (bucket.key_origin(), bucket.sts_url());
+    let server = Server::start(&[
+        ("OSS_ACCESS_KEY_ID", &*options.access_key_id),
+        ("OSS_ACCESS_KEY_SECRET", &options.access_key_secret),
+        ("CALLBACK_KEY_ORIGIN", &keys),
+        ("OSS_STS_ENDPOINT", &sts),
+        ("OSS_STS_ROLE_ARN", "acs:ram::1234567890123456:role/uploader"),
+        ("UPLOAD_LOG", &record),
+        ("METRICS_LISTEN", "127.0.0.1:0"),
+        ("MAX_CONNECTIONS", "2"),
+    ]);
+    let line = server.wait_log("metrics at ");
+    let address = line.rsplit("http://").next().unwrap().trim_end_matches("/metrics");
+    let address = address.parse().unwrap();
+    let value = |name: &str| {
+        let found = metrics(address);
+        let sample = found.into_iter().find(|(sample, _)| sample == &format!("appserver_{name}"));
+        sample.map_or(0, |(_, value)| value)
+    };
+    server.wait_log("credentials: not renewed");
+    bucket.faults().sts = CredentialFault::Serve;
+    server.wait_log("valid until");
+    server.wait_log("callback key v1: fetched");
+    let form = "application/x-www-form-urlencoded";
+    let callback = bucket.callback_request("/callback", "x", b"bucket=examplebucket", form);
+    assert_eq!(support::send(server.address, &callback, false).unwrap().status, 200);
+    let unknown = BASE64.encode("https://gosspublic.alicdn.com/callback_pub_key_v7.pem");
+    let headers = [("Authorization", "AAAA"), ("x-oss-pub-key-url", &*unknown)];
+    assert_eq!(request(server.address, "POST", "/callback", &headers, b"x").status, 503);
+    server.wait_log("callback key v7: not fetched");
+    std::fs::remove_dir_all(&record).unwrap();
+    let other = bucket.callback_request("/callback", "y", b"bucket=examplebucket&x=1", form);
+    assert_eq!(support::send(server.address, &other, false).unwrap().status, 500);
+    assert_eq!(support::send(server.address, b"BAD\r\n\r\n", false).unwrap().status, 400);
+    for _ in 0..200 {
+        assert_eq!(request(server.address, "GET", "/", &[], b"").status, 200);
+    }
+    let _idle: Vec<TcpStream> =
+        (0..4).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    assert_eq!(request(server.address, "GET", "/healthz", &[], b"").status, 200);
+
+    let listed = request(address, "GET", "/metrics", &[], b"").text().to_owned();
+    let types = listed.lines().filter_map(|line| line.strip_prefix("# TYPE appserver_"));
+    let mut names: Vec<&str> = types.map(|line| line.split(' ').next().unwrap()).collect();
+    for (name, samples) in [
+        ("policies_total", &["policies_total"][..]),
+        ("repeated_total", &["repeated_total"]),
+        ("callbacks_total", &["callbacks_total{outcome=\"accepted\"}"]),
+        ("connections_total", &["connections_total"]),
+        ("refusals_total", &["refusals_total{reason=\"malformed request\"}"]),
+        ("evictions_total", &["evictions_total"]),
+        (
+            "log_syncs_total",
+            &["log_syncs_total{result=\"ok\"}", "log_syncs_total{result=\"failed\"}"],
+        ),
+        (
+            "key_fetches_total",
+            &["key_fetches_total{result=\"ok\"}", "key_fetches_total{result=\"failed\"}"],
+        ),
+        (
+            "credential_renewals_total",
+            &[
+                "credential_renewals_total{result=\"ok\"}",
+                "credential_renewals_total{result=\"failed\"}",
+            ],
+        ),
+        ("credentials_end_seconds", &["credentials_end_seconds"]),
+    ] {
+        names.retain(|listed| *listed != name);
+        for sample in samples {
+            assert!(value(sample) > 0, "{sample} did not move: {listed}");
+        }
+    }
+    assert!(names.is_empty(), "nobody has seen these move: {names:?}");
 }
 
 #[test]
