@@ -279,7 +279,7 @@ fn the_tests_that_the_audit_guide_names_exist() {
 /// The files of the audit guide, core first: name and count.
 fn listed() -> [Vec<(String, String)>; 2] {
     let guide = text(AUDIT_GUIDE);
-    let (core, rest) = guide.split_once("\nThe rest. ").expect("two tables of files");
+    let (core, rest) = guide.split_once("\nThe rest: ").expect("two tables of files");
     [core, rest].map(|part| {
         let rows = tables(part, "file");
         rows.into_iter().map(|row| (quoted(&row[0]).concat(), row[1].clone())).collect()
