@@ -478,7 +478,7 @@ fn errors_of_oss_become_sentences() {
     browser.click(".stop");
 
     // A bucket without a CORS rule: the browser says no more than that it failed.
-    world.bucket.faults().allow_origins.clear();
+    world.bucket.faults().cors.clear();
     world.choose(&[("a.txt", "text", "text/plain")]);
     world.wait_all(1, &["failed"]);
     let said = "FailedThe bucket is out of reach, or its CORS rule refuses this page. NetworkError";

@@ -23,7 +23,7 @@ enum From {
 
 /// A bucket whose credentials live `seconds`.
 fn bucket(seconds: u64) -> Standin {
-    Standin::start(Options { credential_seconds: seconds, ..Options::default() }).unwrap()
+    Standin::start(Options { credential_seconds: Some(seconds), ..Options::default() }).unwrap()
 }
 
 fn vars(bucket: &Standin, from: From) -> Vec<(&'static str, String)> {

@@ -18,7 +18,7 @@ use appserver::proxy::upstream::{Delivery, Upstream};
 use appserver::reject::Reject;
 use httparse::{EMPTY_HEADER, Status};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use oss_standin::{Options, Standin, callback_string_to_sign};
+use oss_standin::{Options, PathDecoding, Standin, callback_string_to_sign};
 
 const LIMITS: Limits = Limits { headers: &HEADERS, max_body_bytes: MAX_BODY_BYTES };
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -358,7 +358,11 @@ pub fn callback(bytes: &[u8]) {
     let claim = Claim::new("", "", &target, body);
     let signed = claim.ok().map(|claim| claim.string_to_sign());
     if let Some(signed) = &signed {
-        assert_eq!(*signed, callback_string_to_sign(&target, body), "{target}");
+        assert_eq!(
+            *signed,
+            callback_string_to_sign(&target, body, PathDecoding::default()),
+            "{target}"
+        );
     }
     if !is_signed(bytes) {
         return;

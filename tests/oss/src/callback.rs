@@ -63,9 +63,13 @@ impl Callback {
         let url_list =
             url_list.ok_or_else(|| refused("The callback parameter callbackUrl is empty."))?;
         let urls: Option<Vec<Url>> = url_list.split(';').map(Url::parse).collect();
-        let urls = urls.filter(|urls| urls.len() <= MAX_URLS).ok_or_else(|| {
+        let urls = urls.ok_or_else(|| {
             refused("The callback parameter callbackUrl is invalid.").ec("0007-00000004")
         })?;
+        if urls.len() > MAX_URLS {
+            let error = refused("The callback parameter callbackUrl has more than five URLs.");
+            return Err(error.ec("0007-00000005"));
+        }
         let body = string("callbackBody")?.filter(|body| !body.is_empty()).ok_or_else(|| {
             refused("The callback parameter callbackBody is empty.").ec("0007-00000011")
         })?;
@@ -117,7 +121,7 @@ impl Url {
         Some(Url { text, https, authority, target: format!("{slash}{path}") })
     }
 
-    fn host(&self) -> &str {
+    pub fn host(&self) -> &str {
         self.authority.split(':').next().unwrap_or("")
     }
 
@@ -469,7 +473,7 @@ mod tests {
             (r#"{"callbackUrl":"","callbackBody":"a"}"#.to_string(), None),
             (r#"{"callbackUrl":["a"],"callbackBody":"a"}"#.to_string(), None),
             (r#"{"callbackUrl":"a:test","callbackBody":"a"}"#.to_string(), Some("0007-00000004")),
-            (format!(r#"{{"callbackUrl":"{six}","callbackBody":"a"}}"#), Some("0007-00000004")),
+            (format!(r#"{{"callbackUrl":"{six}","callbackBody":"a"}}"#), Some("0007-00000005")),
             (r#"{"callbackUrl":"http://a"}"#.to_string(), Some("0007-00000011")),
             (r#"{"callbackUrl":"http://a","callbackBody":""}"#.to_string(), Some("0007-00000011")),
             (r#"{"callbackUrl":"http://a","callbackBody":[1]}"#.to_string(), None),

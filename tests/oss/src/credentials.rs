@@ -39,10 +39,11 @@ pub fn issue(
     source: Source,
     policy: Option<String>,
     params: Vec<(String, String)>,
+    seconds: u64,
     expired: bool,
 ) -> Issued {
     let now = shared.now();
-    let life = shared.options.credential_seconds;
+    let life = shared.options.credential_seconds.unwrap_or(seconds);
     let issued = Issued {
         source,
         access_key_id: format!("STS.N{}", letters(24)),
@@ -65,7 +66,8 @@ pub struct AccessKey {
     /// `Some`: the key is temporary, and goes with this token.
     pub token: Option<String>,
     expire: Option<u64>,
-    policy: Option<String>,
+    /// Each of them must allow what the key is used for.
+    policies: Vec<String>,
 }
 
 impl AccessKey {
@@ -75,7 +77,7 @@ impl AccessKey {
                 secret: options.access_key_secret.clone(),
                 token: options.security_token.clone(),
                 expire: None,
-                policy: None,
+                policies: options.key_policy.iter().cloned().collect(),
             });
         }
         let issued = issued.iter().find(|issued| issued.access_key_id == id)?;
@@ -83,7 +85,7 @@ impl AccessKey {
             secret: issued.access_key_secret.clone(),
             token: Some(issued.security_token.clone()),
             expire: Some(issued.expire),
-            policy: issued.policy.clone(),
+            policies: options.role_policy.iter().chain(&issued.policy).cloned().collect(),
         })
     }
 
@@ -91,10 +93,12 @@ impl AccessKey {
         self.expire.is_some_and(|expire| now >= expire)
     }
 
-    /// Without a policy a key has every right: the role itself is not modelled.
+    /// "AssumeRole", Policy: what a session may do is what both its role and its own policy allow.
+    /// Without any policy a key has every right.
     pub fn allows(&self, action: &str, resource: &str) -> bool {
-        let Some(policy) = &self.policy else { return true };
-        SessionPolicy::parse(policy).is_some_and(|policy| policy.allows(action, resource))
+        self.policies.iter().all(|policy| {
+            SessionPolicy::parse(policy).is_some_and(|policy| policy.allows(action, resource))
+        })
     }
 }
 

@@ -3,7 +3,8 @@
 //! of the upload callback, of AssumeRole and of an ECS role's credentials, keeps what it was sent,
 //! records what it did, and breaks on demand. It shares no code with the product.
 //!
-//! - `server`: listens, reads requests, routes them, adds CORS and common headers
+//! - `server`: listens, reads requests, routes them, adds common headers
+//! - `names`: whose `Host`, which keys, which callback addresses; `cors`: the bucket's rules
 //! - `post`: PostObject, from the form to the answer; `form` and `policy` are its parts
 //! - `access`: whose signature it is, in a form or in an `Authorization` header
 //! - `notify`: the callback after an upload; `callback` has its parameter, template and wire
@@ -16,7 +17,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -24,6 +25,7 @@ use std::{fmt, io};
 
 mod access;
 mod callback;
+mod cors;
 mod credentials;
 mod digest;
 mod error;
@@ -32,6 +34,7 @@ mod http;
 mod image;
 mod keys;
 mod metadata;
+mod names;
 mod notify;
 mod policy;
 mod post;
@@ -46,9 +49,10 @@ mod time;
 mod tests;
 
 pub use callback::HeaderCase;
+pub use cors::CorsRule;
 pub use credentials::{Issued, Source};
 pub use keys::KEY_PATH;
-pub use sign::{PRIVATE_KEY_PEM, STRANGER_KEY_PEM, callback_string_to_sign};
+pub use sign::{PRIVATE_KEY_PEM, PathDecoding, STRANGER_KEY_PEM, callback_string_to_sign};
 
 /// The one key URL seen in the wild; the other spelling begins with `http://`.
 pub const PUB_KEY_URL: &str = "https://gosspublic.alicdn.com/callback_pub_key_v1.pem";
@@ -67,8 +71,24 @@ pub struct Options {
     pub role_arn: String,
     /// The role of the ECS instance.
     pub ecs_role: String,
-    /// The life of what is issued, whatever `DurationSeconds` says, in seconds.
-    pub credential_seconds: u64,
+    /// What the holder of the permanent key may do, a RAM policy in JSON; `None`: everything.
+    pub key_policy: Option<String>,
+    /// What both roles may do: the policy of a session narrows it further.
+    pub role_policy: Option<String>,
+    /// `MaxSessionDuration` of the role: `DurationSeconds` may be 900 up to this.
+    pub max_session_seconds: u64,
+    /// The life of what is issued, in place of what `DurationSeconds` says, so that tests see an
+    /// end.
+    pub credential_seconds: Option<u64>,
+    /// Custom domains that are mapped to the bucket, without a port.
+    pub domains: Vec<String>,
+    /// Callbacks to this machine and to private networks are sent. The real OSS refuses them; in
+    /// tests the application listens nowhere else.
+    pub private_callbacks: bool,
+    /// Where all four listen.
+    pub ip: Ipv4Addr,
+    /// Of the bucket, the key host, STS and the metadata service; 0: one that is free.
+    pub ports: [u16; 4],
     /// Prints each step to stdout.
     pub verbose: bool,
 }
@@ -83,7 +103,14 @@ impl Default for Options {
             security_token: None,
             role_arn: "acs:ram::1234567890123456:role/uploader".to_string(),
             ecs_role: "appserver".to_string(),
-            credential_seconds: 3600,
+            key_policy: None,
+            role_policy: None,
+            max_session_seconds: 3600,
+            credential_seconds: None,
+            domains: Vec::new(),
+            private_callbacks: true,
+            ip: Ipv4Addr::LOCALHOST,
+            ports: [0; 4],
             verbose: false,
         }
     }
@@ -219,8 +246,8 @@ pub struct Faults {
     pub reads: VecDeque<(u16, String)>,
     /// GET and HEAD get no answer until `release`.
     pub hang_reads: bool,
-    /// The bucket's CORS rule: origins, or `*`. Empty: it has no rule.
-    pub allow_origins: Vec<String>,
+    /// The bucket's CORS rules. Empty: it has none.
+    pub cors: Vec<CorsRule>,
     /// No callback is sent, the browser gets 203 with this message.
     pub callback_fail: Option<String>,
     /// OSS waits this long before it sends a callback, or until `release`.
@@ -243,6 +270,8 @@ pub struct Faults {
     pub pub_key_url: String,
     /// A blank in a form value is written `+`; what OSS does is unknown.
     pub space_as_plus: bool,
+    /// How the path of a callback is decoded before it is signed.
+    pub path_decoding: PathDecoding,
     /// Where hosts of callback URLs are to be found. An https URL needs one, and is sent there in
     /// clear text, as a proxy that ends TLS would pass it on.
     pub routes: Vec<(String, SocketAddr)>,
@@ -258,7 +287,7 @@ impl Default for Faults {
             posts: VecDeque::new(),
             reads: VecDeque::new(),
             hang_reads: false,
-            allow_origins: vec!["*".to_string()],
+            cors: vec![CorsRule::uploads_from("*")],
             callback_fail: None,
             callback_delay: Duration::ZERO,
             callback_pause: Duration::ZERO,
@@ -271,6 +300,7 @@ impl Default for Faults {
             header_case: HeaderCase::default(),
             pub_key_url: PUB_KEY_URL.to_string(),
             space_as_plus: false,
+            path_decoding: PathDecoding::default(),
             routes: Vec::new(),
             key: KeyFault::default(),
             sts: CredentialFault::default(),
@@ -319,17 +349,17 @@ impl Standin {
             stopped: AtomicBool::new(false),
             connections: Mutex::default(),
         });
-        let bucket = server::listen(&shared, server::connection)?;
-        let keys = server::listen(&shared, keys::connection)?;
-        let sts = server::listen(&shared, sts::connection)?;
-        let metadata = server::listen(&shared, metadata::connection)?;
+        let bucket = server::listen(&shared, 0, server::connection)?;
+        let keys = server::listen(&shared, 1, keys::connection)?;
+        let sts = server::listen(&shared, 2, sts::connection)?;
+        let metadata = server::listen(&shared, 3, metadata::connection)?;
         let running = Running { shared: shared.clone(), bucket, keys, sts, metadata };
         let standin = Standin(Arc::new(running));
         shared.say(format_args!("bucket {} at {}", shared.options.bucket, standin.url()));
         Ok(standin)
     }
 
-    /// `http://127.0.0.1:PORT`: the bucket, whatever `Host` says.
+    /// `http://127.0.0.1:PORT`: the bucket.
     pub fn url(&self) -> String {
         format!("http://{}", self.0.bucket.address)
     }
@@ -451,12 +481,14 @@ impl Standin {
 
     /// The `authorization` that OSS would send with this target and body.
     pub fn sign(&self, target: &str, body: &[u8]) -> String {
-        self.0.shared.key.sign(target, body)
+        let decoding = self.faults().path_decoding;
+        self.0.shared.key.sign(target, body, decoding)
     }
 
     /// The same by the holder of another key.
     pub fn sign_with(private_key_pem: &str, target: &str, body: &[u8]) -> Option<String> {
-        Some(sign::CallbackKey::from_pem(private_key_pem)?.sign(target, body))
+        let key = sign::CallbackKey::from_pem(private_key_pem)?;
+        Some(key.sign(target, body, PathDecoding::default()))
     }
 
     /// The complete request that OSS would send; the switches for headers apply.

@@ -17,6 +17,8 @@ const TTL_HEADER: &str = "x-aliyun-ecs-metadata-token-ttl-seconds";
 const TOKEN_HEADER: &str = "x-aliyun-ecs-metadata-token";
 /// "Instance metadata": a token lives 1 to 21,600 seconds.
 const MAX_TTL: u64 = 21_600;
+/// What real instances were seen to get; it is not documented.
+const LIFE_SECONDS: u64 = 6 * 3600;
 
 pub fn connection(shared: &Shared, stream: &TcpStream) -> io::Result<()> {
     while let Some(head) = http::read_head(stream)? {
@@ -81,7 +83,7 @@ fn answer(shared: &Shared, fault: &CredentialFault, head: &Head) -> Result<Reply
         return Ok(text(200, garbage.clone()));
     }
     let expired = *fault == CredentialFault::Expired;
-    let issued = credentials::issue(shared, Source::Ecs, None, Vec::new(), expired);
+    let issued = credentials::issue(shared, Source::Ecs, None, Vec::new(), LIFE_SECONDS, expired);
     let answer = json!({
         "AccessKeyId": issued.access_key_id,
         "AccessKeySecret": issued.access_key_secret,

@@ -75,7 +75,7 @@ pub fn request(
     if let Some(tamper) = &faults.callback_tamper {
         body = tamper(body);
     }
-    let authorization = shared.key.sign(target, &body);
+    let authorization = shared.key.sign(target, &body, faults.path_decoding);
     if let Some(corrupt) = &faults.callback_corrupt {
         body = corrupt(body);
     }

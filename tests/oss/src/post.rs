@@ -12,12 +12,10 @@ use crate::form::{self, FormError, Parser};
 use crate::http::{Body, Head, Reply};
 use crate::policy::{Fields, Policy};
 use crate::server::error_reply;
-use crate::{Object, PostFault, PostRecord, Shared, image, notify};
+use crate::{Object, PostFault, PostRecord, Shared, image, names, notify};
 
 /// "PostObject": an upload holds at most 5 GB.
 const MAX_OBJECT_BYTES: u64 = 5 << 30;
-/// "Object naming": 1 to 1023 bytes.
-const MAX_KEY_BYTES: usize = 1023;
 
 enum Stop {
     Oss(OssError),
@@ -149,6 +147,9 @@ fn receive(
         Some(callback) if !callback.is_empty() => Some(Callback::parse(callback)?),
         _ => None,
     };
+    if let (Some(callback), false) = (&callback, shared.options.private_callbacks) {
+        names::check_callback(&callback.urls)?;
+    }
     let mut bytes = Vec::new();
     let mut sums = Checksums::default();
     let most = range.1.min(MAX_OBJECT_BYTES);
@@ -192,8 +193,10 @@ fn read_fields<R: Read>(parser: &mut Parser<R>, record: &mut PostRecord) -> Resu
             let error = OssError::new(400, "MaxPOSTPreDataLengthExceededError", message);
             return Err(error.ec("0006-00000112").into());
         }
-        let value =
-            String::from_utf8(value).map_err(|_| FormError::Malformed("a field not in UTF-8"))?;
+        let value = String::from_utf8(value).map_err(|_| match part.name.as_str() {
+            "key" => Stop::Oss(names::foreign_key()),
+            _ => FormError::Malformed("a field not in UTF-8").into(),
+        })?;
         let doubled = record.fields.iter().any(|(name, _)| name.eq_ignore_ascii_case(&part.name));
         record.fields.push((part.name.clone(), value));
         if doubled {
@@ -225,7 +228,7 @@ fn permit(
     policy.check(fields, &shared.options.bucket, signer == Signer::V4, now)?;
     // "PostObject", key: the variable is replaced when the policy has been checked.
     record.key = key.replace("${filename}", &record.filename);
-    check_key(&record.key)?;
+    names::check_key(&record.key)?;
     access::authorize(&access_key, "oss:PutObject", &record.key, &shared.options)?;
     let choice = |name: &'static str, known: &[&str]| match fields.get(name) {
         Some(value) if !known.contains(&value) => {
@@ -237,20 +240,6 @@ fn permit(
         .map_err(|error| error.ec("0006-00000117"))?;
     choice("x-oss-object-acl", &["default", "private", "public-read", "public-read-write"])?;
     Ok(policy.length_range())
-}
-
-fn check_key(key: &str) -> Result<(), OssError> {
-    let invalid = |message: &str| Err(OssError::new(400, "InvalidObjectName", message));
-    if key.is_empty() {
-        return invalid("The Object name can not be empty.");
-    }
-    if key.len() > MAX_KEY_BYTES {
-        return invalid("The Length of Object name must be less than 1024.");
-    }
-    if key.starts_with(['/', '\\']) {
-        return invalid("The specified object is not valid.");
-    }
-    Ok(())
 }
 
 /// "PostObject": `content-length-range` includes both ends.

@@ -3,7 +3,7 @@
 use crate::digest::percent_decode;
 use crate::error::OssError;
 use crate::http::{Head, Reply};
-use crate::{ReadRecord, Shared, access};
+use crate::{ReadRecord, Shared, access, names};
 
 pub fn object(shared: &Shared, head: &Head, request_id: &str) -> Result<Reply, OssError> {
     let path = head.target.split('?').next().unwrap_or("");
@@ -29,6 +29,7 @@ pub fn object(shared: &Shared, head: &Head, request_id: &str) -> Result<Reply, O
 }
 
 fn find(shared: &Shared, head: &Head, key: &str) -> Result<Reply, OssError> {
+    names::check_key(key)?;
     let object = shared.state().objects.get(key).cloned();
     let public = object.as_ref().and_then(|object| object.acl.as_deref());
     let public = public.is_some_and(|acl| acl.starts_with("public-read"));

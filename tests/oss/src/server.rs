@@ -1,14 +1,14 @@
 //! The listeners and the way of a request through the bucket: one thread per connection. Adds to
-//! every answer what a real bucket adds, CORS included, errors too.
+//! every answer what a real bucket adds, errors too.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::error::OssError;
 use crate::http::{self, Body, Head, Reply};
-use crate::{Shared, credentials, digest, lock, post, read, time};
+use crate::{Shared, cors, credentials, digest, lock, names, post, read, time};
 
 /// A port that is served by a thread of its own.
 pub struct Listener {
@@ -26,12 +26,14 @@ impl Listener {
     }
 }
 
-/// Listens on a free loopback port; each connection gets a thread that runs `serve`.
+/// Listens on the port at this place of the options; each connection gets a thread that runs
+/// `serve`.
 pub fn listen(
     shared: &Arc<Shared>,
+    port: usize,
     serve: fn(&Shared, &TcpStream) -> io::Result<()>,
 ) -> io::Result<Listener> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let listener = TcpListener::bind((shared.options.ip, shared.options.ports[port]))?;
     let address = listener.local_addr()?;
     let shared = shared.clone();
     let thread = std::thread::Builder::new().name("oss-accept".to_string());
@@ -87,13 +89,21 @@ fn route(
     request_id: &str,
 ) -> io::Result<Option<Reply>> {
     let path = head.target.split('?').next().unwrap_or("");
-    if head.method == "POST" && path == "/" {
+    let host = names::check_host(head, &shared.options);
+    if host.is_ok() && head.method == "POST" && path == "/" {
         return post::post_object(shared, stream, head, request_id);
     }
     Body::new(stream, head.content_length().ok().flatten().unwrap_or(0)).drain()?;
     let error = |error: OssError| error_reply(shared, &error, request_id);
+    if let Err(wrong) = host {
+        shared.say(format_args!("{} refused: {} {}", head.method, wrong.status, wrong.code));
+        return Ok(Some(error(wrong)));
+    }
     Ok(Some(match head.method.as_str() {
-        "OPTIONS" => preflight(shared, head).unwrap_or_else(error),
+        "OPTIONS" => {
+            shared.record(|state| state.preflights.push(head.headers.clone()));
+            cors::preflight(&shared.faults().cors, head).unwrap_or_else(error)
+        }
         "GET" | "HEAD" if path.len() > 1 => {
             read::object(shared, head, request_id).unwrap_or_else(error)
         }
@@ -115,63 +125,10 @@ pub fn error_reply(shared: &Shared, error: &OssError, request_id: &str) -> Reply
 }
 
 fn finish(shared: &Shared, head: &Head, request_id: &str, reply: Reply) -> Reply {
-    let mut reply = reply
+    let reply = reply
         .header("Server", "AliyunOSS")
         .header("Date", time::http_date(shared.now()))
         .header("x-oss-request-id", request_id)
         .header("x-oss-server-time", 1);
-    // A preflight answer names its origin itself.
-    let named = http::header(&reply.headers, "access-control-allow-origin").is_some();
-    if let Some(allowed) = head.header("origin").and_then(|origin| allowed(shared, origin)) {
-        if !named {
-            reply = reply
-                .header("Access-Control-Allow-Origin", &allowed)
-                .header("Access-Control-Allow-Methods", METHODS)
-                .header("Access-Control-Expose-Headers", "ETag, x-oss-request-id");
-        }
-        if allowed != "*" {
-            reply = reply.header("Vary", "Origin");
-        }
-    }
-    reply
-}
-
-const METHODS: &str = "GET, POST, PUT, DELETE, HEAD";
-
-/// "CORS": the value of `Access-Control-Allow-Origin` if the bucket's rule fits the origin.
-fn allowed(shared: &Shared, origin: &str) -> Option<String> {
-    let faults = shared.faults();
-    let mut rule = faults.allow_origins.iter();
-    rule.find(|known| *known == "*" || *known == origin).cloned()
-}
-
-/// "OptionObject": 200 with the rule, or 403 where none fits.
-fn preflight(shared: &Shared, head: &Head) -> Result<Reply, OssError> {
-    shared.record(|state| state.preflights.push(head.headers.clone()));
-    let missing = |what: &str| {
-        let message = format!("Insufficient information. {what} header needed.");
-        OssError::new(400, "BadRequest", message)
-    };
-    let origin = head.header("origin").ok_or_else(|| missing("Origin request"))?;
-    let method = head.header("access-control-request-method");
-    let method = method.ok_or_else(|| missing("Request Access-Control-Request-Method"))?;
-    let fits = METHODS.split(", ").any(|known| known == method);
-    let origin = allowed(shared, origin).filter(|_| fits).ok_or_else(|| {
-        OssError::new(
-            403,
-            "AccessForbidden",
-            "CORSResponse: This CORS request is not allowed. This is usually because the evalution \
-             of Origin, request method / Access-Control-Request-Method or Access-Control-Requet-\
-             Headers are not whitelisted by the resource's CORS spec.",
-        )
-    })?;
-    let mut reply = Reply::new(200)
-        .header("Access-Control-Allow-Origin", origin)
-        .header("Access-Control-Allow-Methods", METHODS)
-        .header("Access-Control-Expose-Headers", "ETag, x-oss-request-id")
-        .header("Access-Control-Max-Age", 600);
-    if let Some(headers) = head.header("access-control-request-headers") {
-        reply = reply.header("Access-Control-Allow-Headers", headers);
-    }
-    Ok(reply)
+    cors::finish(&shared.faults().cors, head, reply)
 }

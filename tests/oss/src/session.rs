@@ -1,4 +1,4 @@
-//! The policy of a session: what a temporary credential may do. Documents: RAM's "Policy structure
+//! RAM policies, of a key, a role or a session: what a credential may do. Documents: RAM's "Policy structure
 //! and syntax", and OSS's "RAM policy" for actions and resources. Narrower than the real one: no
 //! `NotAction`, `NotResource` or `Condition`, which count as bad grammar here.
 

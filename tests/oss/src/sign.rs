@@ -59,12 +59,28 @@ pub fn sha256_hex(text: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, text).as_ref())
 }
 
+/// What "Callback" leaves open about the decoding of a path. By default as RFC 3986 has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathDecoding {
+    /// `+` becomes a blank, as in a form.
+    pub plus_is_blank: bool,
+    /// `%2F` stays as it is, so that it does not become a separator.
+    pub keep_slash: bool,
+}
+
 /// Callback: percent-decoded path, the raw query behind `?` if there is one, a line feed, the body.
-pub fn callback_string_to_sign(target: &str, body: &[u8]) -> Vec<u8> {
+pub fn callback_string_to_sign(target: &str, body: &[u8], decoding: PathDecoding) -> Vec<u8> {
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
+    let mut path = path.to_string();
+    if decoding.plus_is_blank {
+        path = path.replace('+', " ");
+    }
+    if decoding.keep_slash {
+        path = path.replace("%2F", "%252F").replace("%2f", "%252f");
+    }
     let mut text = percent_decode(path.as_bytes());
     if let Some(query) = query {
         text.push(b'?');
@@ -122,8 +138,8 @@ impl CallbackKey {
     }
 
     /// The value of the `authorization` header: base64(RSASSA-PKCS1-v1_5 over MD5).
-    pub fn sign(&self, target: &str, body: &[u8]) -> String {
-        let digest = md5(&callback_string_to_sign(target, body));
+    pub fn sign(&self, target: &str, body: &[u8], decoding: PathDecoding) -> String {
+        let digest = md5(&callback_string_to_sign(target, body, decoding));
         base64(
             &self.0.sign(padding(), &digest).expect("512 bits hold the 34 bytes of a DigestInfo"),
         )
@@ -245,7 +261,7 @@ mod tests {
         let base64: String = public.lines().filter(|line| !line.starts_with("-----")).collect();
         let key = RsaPublicKey::from_public_key_der(&from_base64(&base64).unwrap()).unwrap();
         let target = "/index.php?id=1&index=2";
-        let text = callback_string_to_sign(target, b"bucket=yonghu-test");
+        let text = callback_string_to_sign(target, b"bucket=yonghu-test", PathDecoding::default());
         assert_eq!(text, b"/index.php?id=1&index=2\nbucket=yonghu-test");
         assert_eq!(hex(&md5(&text)), "5b74fc97cc385b45c6c8b7782d5a2140");
         let signature = "kKQeGTRccDKyHB3H9vF+xYMSrmhMZjzzl2/kdD1ktNVgbWEfYTQG0G2SU/RaHBovRCE8OkQD\
@@ -265,7 +281,17 @@ mod tests {
             ("/a?", "/a?\nx"),
         ];
         for (target, expected) in cases {
-            assert_eq!(callback_string_to_sign(target, b"x"), expected.as_bytes(), "{target}");
+            let text = callback_string_to_sign(target, b"x", PathDecoding::default());
+            assert_eq!(text, expected.as_bytes(), "{target}");
+        }
+        let target = "/a+b%2Fc%2fd%2B?a+b%2F";
+        for (plus_is_blank, keep_slash, expected) in [
+            (false, false, "/a+b/c/d+?a+b%2F\nx"),
+            (true, false, "/a b/c/d+?a+b%2F\nx"),
+            (false, true, "/a+b%2Fc%2fd+?a+b%2F\nx"),
+        ] {
+            let decoding = PathDecoding { plus_is_blank, keep_slash };
+            assert_eq!(callback_string_to_sign(target, b"x", decoding), expected.as_bytes());
         }
     }
 
@@ -275,7 +301,7 @@ mod tests {
     fn our_key_signs_as_openssl_does() {
         let key = CallbackKey::from_pem(PRIVATE_KEY_PEM).unwrap();
         assert_eq!(
-            key.sign("/index.php?id=1&index=2", b"bucket=yonghu-test"),
+            key.sign("/index.php?id=1&index=2", b"bucket=yonghu-test", PathDecoding::default()),
             "sIB2MimYtfVVKqVcFzcyapMrvlSZoE31zVNOGG5lrViajv5PnwZVHPH8hvO04OiP\
              7RVWrzvMIvjS+n1yETt0wQ=="
         );

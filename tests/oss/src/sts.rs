@@ -171,10 +171,11 @@ fn assume_role(
         return Err(wrong("RoleSessionName"));
     }
     let seconds = value("DurationSeconds").map_or(Some(3600), |text| text.parse::<u64>().ok());
-    if !seconds.is_some_and(|seconds| (900..=3600).contains(&seconds)) {
+    let range = 900..=shared.options.max_session_seconds;
+    let Some(seconds) = seconds.filter(|seconds| range.contains(seconds)) else {
         let message = "The Min/Max value of DurationSeconds is 15min/1hr.";
         return Err(StsError::parameter("DurationSeconds", message));
-    }
+    };
     let policy = value("Policy").map(str::to_string);
     if let Some(policy) = &policy {
         if policy.len() > MAX_POLICY_BYTES {
@@ -200,7 +201,7 @@ fn assume_role(
         "AssumedRoleId": format!("300000000000000001:{session}"),
         "Arn": format!("{role_arn}/{session}"),
     });
-    let issued = credentials::issue(shared, Source::Sts, policy, params, expired);
+    let issued = credentials::issue(shared, Source::Sts, policy, params, seconds, expired);
     let answer = json!({
         "RequestId": credentials::guid(),
         "AssumedRoleUser": user,

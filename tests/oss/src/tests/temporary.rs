@@ -6,17 +6,17 @@ use serde_json::Value;
 use super::*;
 
 const STAMP: &str = "2023-12-03T12:12:12Z";
-const PUT_ONE: &str = "{\"Version\":\"1\",\"Statement\":[{\"Effect\":\"Allow\",\
+pub(super) const PUT_ONE: &str = "{\"Version\":\"1\",\"Statement\":[{\"Effect\":\"Allow\",\
      \"Action\":[\"oss:PutObject\"],\"Resource\":[\"acs:oss:*:*:examplebucket/dir/*\"]}]}";
 
 /// A request to STS, by default a good one; `Signature` is added when it is sent.
 #[derive(Clone)]
-struct Assume {
+pub(super) struct Assume {
     params: Vec<(String, String)>,
     secret: String,
 }
 
-fn assume(nonce: &str) -> Assume {
+pub(super) fn assume(nonce: &str) -> Assume {
     let assume = Assume { params: Vec::new(), secret: Options::default().access_key_secret };
     assume
         .with("Action", "AssumeRole")
@@ -32,7 +32,7 @@ fn assume(nonce: &str) -> Assume {
 }
 
 impl Assume {
-    fn with(mut self, name: &str, value: &str) -> Assume {
+    pub(super) fn with(mut self, name: &str, value: &str) -> Assume {
         self.params.retain(|(known, _)| known != name);
         self.params.push((name.to_string(), value.to_string()));
         self
@@ -62,14 +62,14 @@ impl Assume {
         pairs.join("&")
     }
 
-    fn post(&self, standin: &Standin) -> Got {
+    pub(super) fn post(&self, standin: &Standin) -> Got {
         let body = self.query("POST");
         let kind = "application/x-www-form-urlencoded; charset=utf-8";
         ask(&standin.sts_url(), &form("/", kind, &body))
     }
 
     /// A credential that must be issued.
-    fn issued(&self, standin: &Standin) -> Issued {
+    pub(super) fn issued(&self, standin: &Standin) -> Issued {
         let got = self.post(standin);
         assert_eq!(got.status, 200, "{}", got.text());
         standin.issued().pop().unwrap()
@@ -128,7 +128,7 @@ fn ecs(standin: &Standin) -> Issued {
 }
 
 /// The forms of `tests`, by the holder of a temporary credential.
-fn v4_form(issued: &Issued) -> Form {
+pub(super) fn v4_form(issued: &Issued) -> Form {
     let mut form = Form::v4();
     form.conditions.retain(|condition| condition.get("x-oss-credential").is_none());
     form.secret = issued.access_key_secret.clone();
@@ -156,7 +156,7 @@ fn signed_read(method: &str, key: &str, issued: &Issued) -> String {
     let text = format!("OSS4-HMAC-SHA256\n20231203T121212Z\n{scope}\n{hash}");
     let signature = sign::v4(&issued.access_key_secret, "20231203", "cn-hangzhou", &text);
     format!(
-        "{method} /{key} HTTP/1.1\r\nConnection: close\r\nx-oss-date: 20231203T121212Z\r\n\
+        "{method} /{key} HTTP/1.1\r\n{HOST}Connection: close\r\nx-oss-date: 20231203T121212Z\r\n\
          x-oss-security-token: {token}\r\nx-oss-content-sha256: UNSIGNED-PAYLOAD\r\n\
          Authorization: OSS4-HMAC-SHA256 Credential={id}/{scope},Signature={signature}\r\n\r\n"
     )
@@ -186,7 +186,7 @@ fn a_role_is_assumed() {
     assert_eq!(
         answer["Credentials"],
         json!({"AccessKeyId": issued.access_key_id, "AccessKeySecret": issued.access_key_secret,
-               "SecurityToken": issued.security_token, "Expiration": "2023-12-03T13:12:12Z"})
+               "SecurityToken": issued.security_token, "Expiration": "2023-12-03T12:27:12Z"})
     );
     assert_eq!(
         answer["AssumedRoleUser"]["Arn"],
@@ -194,7 +194,7 @@ fn a_role_is_assumed() {
     );
     assert_eq!(answer["RequestId"].as_str().unwrap().len(), 36);
     assert!(issued.access_key_id.starts_with("STS.") && issued.security_token.ends_with('='));
-    assert_eq!((issued.source, issued.expire), (Source::Sts, NOW + 3600));
+    assert_eq!((issued.source, issued.expire), (Source::Sts, NOW + 900));
     assert_eq!(issued.policy.as_deref(), Some(PUT_ONE));
     assert_eq!(issued.params[..10], request.params[..10]);
     assert_eq!(issued.params.last().unwrap().0, "Signature");
@@ -332,8 +332,8 @@ fn temporary_callers_of_sts() {
     let session = assume("2").by(&role).with("Policy", PUT_ONE).issued(&standin);
     let got = assume("3").by(&session).post(&standin);
     assert_eq!(refusal(&got), (403, "NoPermission".to_string()));
-    standin.set_clock(Some(NOW + 3600));
-    let got = assume("4").by(&role).with("Timestamp", "2023-12-03T13:12:12Z").post(&standin);
+    standin.set_clock(Some(NOW + 6 * 3600));
+    let got = assume("4").by(&role).with("Timestamp", "2023-12-03T18:12:12Z").post(&standin);
     assert_eq!(refusal(&got), (400, "InvalidSecurityToken.Expired".to_string()));
 }
 
@@ -363,7 +363,7 @@ fn the_metadata_service_wants_its_token() {
     assert_eq!(
         json(&got),
         json!({"AccessKeyId": issued.access_key_id, "AccessKeySecret": issued.access_key_secret,
-               "SecurityToken": issued.security_token, "Expiration": "2023-12-03T13:12:12Z",
+               "SecurityToken": issued.security_token, "Expiration": "2023-12-03T18:12:12Z",
                "LastUpdated": STAMP, "Code": "Success"})
     );
     assert_eq!((issued.source, issued.policy.as_ref()), (Source::Ecs, None));
@@ -409,7 +409,7 @@ fn the_bucket_takes_what_was_issued() {
 
 #[test]
 fn what_was_issued_expires() {
-    let standin = start(|options| options.credential_seconds = 4);
+    let standin = start(|options| options.credential_seconds = Some(4));
     let issued = assume("1").with("DurationSeconds", "3600").issued(&standin);
     assert_eq!(issued.expire, NOW + 4);
     standin.set_clock(Some(NOW + 3));

@@ -1,0 +1,195 @@
+//! What the documents refuse, over the wire: other hosts, private callbacks, bad keys, requests that
+//! no CORS rule fits, and what a role, a session or a user may not do.
+
+use super::temporary::{PUT_ONE, assume, v4_form};
+use super::*;
+
+#[test]
+fn a_request_to_another_host_reaches_no_bucket() {
+    let standin = start(|options| options.domains = vec!["files.example.com".to_string()]);
+    let body = Form::v4().body();
+    let post = |host: &str| {
+        let mut stream = connect(&standin);
+        let length = body.len();
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: {host}\r\n{MULTIPART}Content-Length: {length}\r\n\r\n"
+        );
+        stream.write_all(&[head.as_bytes(), &body].concat()).unwrap();
+        let got = answer(&mut stream);
+        // The body was read: the connection goes on.
+        stream.write_all(format!("GET / HTTP/1.1\r\n{HOST}\r\n").as_bytes()).unwrap();
+        assert_eq!(answer(&mut stream).status, 405, "{host}");
+        got
+    };
+    let got = post("other.oss-cn-hangzhou.aliyuncs.com");
+    assert_eq!(got.error(), (404, "NoSuchBucket", "0015-00000101"));
+    assert_eq!(got.element("BucketName"), "other");
+    let got = post("examplebucket.oss-cn-beijing.aliyuncs.com");
+    assert_eq!(got.error(), (403, "AccessDenied", "0003-00001403"));
+    assert_eq!(got.element("Endpoint"), "oss-cn-hangzhou.aliyuncs.com");
+    let got = post("oss-cn-hangzhou.aliyuncs.com");
+    assert_eq!(got.error(), (403, "SecondLevelDomainForbidden", ""));
+    assert_eq!(exchange(&standin, "GET /a HTTP/1.1\r\n\r\n").error().1, "BadRequest");
+    assert!(standin.keys().is_empty() && standin.posts().is_empty());
+    assert_eq!(post("files.example.com").status, 204);
+    assert_eq!(post(standin.url().trim_start_matches("http://")).status, 204);
+}
+
+#[test]
+fn a_private_callback_is_refused_before_the_object_is_stored() {
+    let strict = start(|options| options.private_callbacks = false);
+    let (address, _app) = app(GOOD);
+    let url = format!("http://{address}/callback");
+    let got = Form::v4().callback(&url, "a=1", false).post(&strict);
+    assert_eq!(got.error(), (400, "InvalidArgument", "0007-00000008"));
+    assert_eq!(got.element("Message"), "Private address is forbidden to callback.");
+    assert_eq!((got.element("ArgumentName"), got.element("ArgumentValue")), ("callbackUrl", &*url));
+    assert!(strict.keys().is_empty() && strict.callbacks().is_empty());
+    // A name that a route leads to this machine is public.
+    strict.faults().routes = vec![("app.example".to_string(), address.parse().unwrap())];
+    let got = Form::v4().callback("http://app.example/callback", "a=1", false).post(&strict);
+    assert_eq!(got.status, 200, "{}", got.text());
+    // The switch.
+    let (address, app) = app(GOOD);
+    let got = Form::v4().callback(&address, "a=1", false).post(&start(|_| {}));
+    assert_eq!(got.status, 200, "{}", got.text());
+    app.join().unwrap();
+}
+
+#[test]
+fn keys_that_are_no_names() {
+    let standin = start(|_| {});
+    let invalid = |ec| (400, "InvalidObjectName", ec);
+    assert_eq!(Form::v4().field("key", "\\a").post(&standin).error(), invalid("0016-00000005"));
+    // Its first character comes from the name of the file.
+    let form = Form::v4().field("key", "${filename}").file("/a", "text/plain", b"x");
+    assert_eq!(form.post(&standin).error(), invalid("0016-00000005"));
+    let body = Form::v4().field("key", "dir/EVIL").body();
+    let at = memchr::memmem::find(&body, b"EVIL").unwrap();
+    let body = [&body[..at], b"\xff\xfe", &body[at + 4..]].concat();
+    assert_eq!(post(&standin, &body).error(), invalid("0016-00000002"));
+    let got = exchange(&standin, &format!("GET //a HTTP/1.1\r\n{HOST}\r\n"));
+    assert_eq!(got.error(), invalid("0016-00000005"));
+    assert!(standin.keys().is_empty());
+}
+
+fn preflight(standin: &Standin, origin: &str, method: &str, headers: &str) -> Got {
+    let asked = if headers.is_empty() {
+        String::new()
+    } else {
+        format!("Access-Control-Request-Headers: {headers}\r\n")
+    };
+    let request = format!(
+        "OPTIONS /a HTTP/1.1\r\n{HOST}Origin: {origin}\r\n\
+         Access-Control-Request-Method: {method}\r\n{asked}\r\n"
+    );
+    exchange(standin, &request)
+}
+
+#[test]
+fn cors_as_the_rules_say() {
+    let standin = start(|_| {});
+    let got = preflight(&standin, "http://page", "POST", "x-a");
+    assert_eq!((got.status, got.header("access-control-allow-origin")), (200, "*"));
+    assert_eq!(got.header("access-control-allow-headers"), "x-a");
+    assert_eq!(got.header("access-control-allow-methods"), "POST");
+    assert_eq!(got.header("access-control-expose-headers"), "ETag, x-oss-request-id");
+    assert_eq!((got.header("access-control-max-age"), got.header("vary")), ("600", ""));
+    let own = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let narrow = CorsRule {
+        origins: own(&["http://page", "https://*.example.com"]),
+        methods: own(&["POST", "GET"]),
+        headers: own(&["Content-Type", "x-oss-*"]),
+        expose: vec![],
+        max_age_seconds: None,
+    };
+    let put =
+        CorsRule { methods: own(&["PUT"]), ..CorsRule::uploads_from("https://*.example.com") };
+    standin.faults().cors = vec![narrow, put];
+    let got = preflight(&standin, "http://page", "POST", "content-type, X-OSS-Meta-A");
+    assert_eq!((got.status, got.header("access-control-allow-origin")), (200, "http://page"));
+    assert_eq!((got.header("vary"), got.header("access-control-max-age")), ("Origin", ""));
+    assert_eq!(got.header("access-control-expose-headers"), "");
+    for (origin, method, headers, status) in [
+        ("https://a.example.com", "GET", "", 200),
+        ("https://a.example.com", "PUT", "authorization", 200),
+        ("https://example.com", "POST", "", 403),
+        ("http://page", "PUT", "", 403),
+        ("http://page", "DELETE", "", 403),
+        ("http://page", "POST", "authorization", 403),
+        ("http://page", "POST", "x-oss-a,authorization", 403),
+        ("http://page.evil.example", "POST", "", 403),
+        ("null", "POST", "", 403),
+    ] {
+        let got = preflight(&standin, origin, method, headers);
+        assert_eq!(got.status, status, "{origin} {method} {headers}");
+        let code = if status == 200 { "" } else { "AccessForbidden" };
+        assert_eq!(got.element("Code"), code, "{origin} {method} {headers}");
+        assert_eq!(got.header("access-control-allow-origin").is_empty(), status == 403);
+    }
+    let got = exchange(&standin, &format!("OPTIONS / HTTP/1.1\r\n{HOST}\r\n"));
+    assert_eq!(got.error(), (400, "BadRequest", ""));
+    assert_eq!(standin.preflights().len(), 12);
+    // The request itself: the rule must fit its method, or a page may not read the response.
+    let got = Form::v4().post(&standin);
+    assert_eq!((got.status, got.header("access-control-allow-origin")), (204, "http://page"));
+    standin.faults().cors.remove(0);
+    let got = Form::v4().post(&standin);
+    assert_eq!((got.status, got.header("access-control-allow-origin")), (204, ""));
+    standin.faults().cors.clear();
+    let got = preflight(&standin, "http://page", "POST", "");
+    assert_eq!(got.error().1, "AccessForbidden");
+}
+
+const ROLE: &str = "{\"Version\":\"1\",\"Statement\":[{\"Effect\":\"Allow\",\"Action\":\"oss:*\",\
+                    \"Resource\":\"acs:oss:*:*:examplebucket/dir/a*\"}]}";
+const USER: &str = "{\"Version\":\"1\",\"Statement\":[{\"Effect\":\"Allow\",\
+                    \"Action\":\"sts:AssumeRole\",\
+                    \"Resource\":\"acs:ram::1234567890123456:role/uploader\"}]}";
+
+#[test]
+fn a_session_may_do_what_its_role_and_its_own_policy_allow() {
+    let standin = start(|options| {
+        options.role_policy = Some(ROLE.to_string());
+        options.key_policy = Some(USER.to_string());
+    });
+    let denied = (403, "AccessDenied", "0003-00000301");
+    let role_alone = assume("1").issued(&standin);
+    let both = assume("2").with("Policy", PUT_ONE).issued(&standin);
+    let elsewhere = PUT_ONE.replace("dir/", "other/");
+    let neither = assume("3").with("Policy", &elsewhere).issued(&standin);
+    for issued in [&role_alone, &both] {
+        assert_eq!(v4_form(issued).post(&standin).status, 204);
+        assert_eq!(v4_form(issued).field("key", "dir/b.txt").post(&standin).error(), denied);
+    }
+    for key in ["dir/a.txt", "other/a.txt"] {
+        assert_eq!(v4_form(&neither).field("key", key).post(&standin).error(), denied, "{key}");
+    }
+    // The user may assume the role and do nothing else; another user may not even do that.
+    assert_eq!(Form::v4().post(&standin).error(), denied);
+    let standin = start(|options| options.key_policy = Some(PUT_ONE.to_string()));
+    assert_eq!(Form::v4().post(&standin).status, 204);
+    assert_eq!(assume("1").post(&standin).status, 403);
+}
+
+#[test]
+fn a_session_lives_as_long_as_it_was_asked_for() {
+    let standin = start(|options| options.max_session_seconds = 7200);
+    for (at, (asked, life)) in [("900", 900), ("7200", 7200), ("", 3600)].iter().enumerate() {
+        let request = assume(&at.to_string());
+        let request =
+            if asked.is_empty() { request } else { request.with("DurationSeconds", asked) };
+        let issued = request.issued(&standin);
+        assert_eq!(issued.expire, NOW + life, "{asked}");
+        standin.set_clock(Some(NOW + life - 1));
+        let mut form = v4_form(&issued);
+        form.expiration = "2023-12-04T12:12:12Z".to_string();
+        assert_eq!(form.post(&standin).status, 204, "{asked}");
+        standin.set_clock(Some(NOW + life));
+        let got = form.post(&standin);
+        assert_eq!(got.error().1, "SecurityTokenExpired", "{asked}");
+        standin.set_clock(Some(NOW));
+    }
+    let got = assume("9").with("DurationSeconds", "7201").post(&standin);
+    assert_eq!(got.status, 400);
+}
