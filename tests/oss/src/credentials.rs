@@ -22,6 +22,8 @@ pub struct Issued {
     pub access_key_secret: String,
     /// 660 characters of base64
     pub security_token: String,
+    /// Unix seconds
+    pub issued_at: u64,
     /// Unix seconds; from then on it is of no use
     pub expire: u64,
     /// JSON, as it came; `None`: every right
@@ -50,6 +52,7 @@ pub fn issue(
         access_key_secret: letters(44),
         // 490 bytes leave a padding: base64 with all its signs, which a form has to escape.
         security_token: format!("CAIS{}", digest::base64(&random(490))),
+        issued_at: now,
         expire: if expired { now.saturating_sub(LATE) } else { now + life },
         policy,
         params,
