@@ -1,6 +1,7 @@
-//! Promises that hold on every way out of the program, whichever part asks: certificates are
-//! checked, proxies of the environment are ignored, and what others answer reaches no log and no
-//! header. (ssrf, tls, proxy, injection)
+//! Promises that hold whichever part of the program is looked at. On every call that goes out:
+//! certificates are checked, proxies of the environment are ignored, what others answer reaches no
+//! log and no header. And of every upload: it is on disk before anybody is told. (ssrf, tls, proxy,
+//! injection, fsync)
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,7 +12,8 @@ use std::time::Duration;
 use appserver::oss::credentials::{Credentials, Secret, Source};
 use appserver::oss::sts;
 use oss_standin::{CredentialFault, Options, Standin};
-use support::{Folder, Reply, Server, request, run, send};
+use support::trust::{Connection, callback_token};
+use support::{Event, Folder, Order, Reply, Server, request, run, send, trust};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -489,7 +491,7 @@ fn values_that_others_issue_are_plain() {
     let bucket = bucket();
     let ecs = Source::Ecs { endpoint: bucket.metadata_url(), role: Options::default().ecs_role };
     let sources = [("sts", role(&bucket.sts_url())), ("ecs metadata", ecs)];
-    let now = support::trust::now();
+    let now = trust::now();
     let hostile = [
         "",
         " ",
@@ -561,4 +563,122 @@ fn values_that_others_issue_are_plain() {
             }
         }
     }
+}
+
+// The record
+
+const TOKEN_KEY: &str = "tokenKeyOfMoreThanThirtyTwoCharacters";
+
+/// A server whose record is watched.
+struct Recorder {
+    bucket: Standin,
+    order: Order,
+    server: Server,
+    _folder: Folder,
+}
+
+impl Recorder {
+    fn start() -> Recorder {
+        let (bucket, order, folder) = (bucket(), Order::new(), Folder::new());
+        let key = folder.path("key.pem");
+        std::fs::write(&key, bucket.public_key_pem()).unwrap();
+        let vars = [
+            ("CALLBACK_PUBLIC_KEY_FILE", &*key),
+            ("CALLBACK_URL", "http://203.0.113.5/callback"),
+            ("CALLBACK_TOKEN", "on"),
+            ("CALLBACK_TOKEN_KEY", TOKEN_KEY),
+        ];
+        let server = Server::start(&[&vars[..], &order.vars()].concat());
+        Recorder { bucket, order, server, _folder: folder }
+    }
+
+    /// A callback as it goes over the wire.
+    fn message(&self, object: &str) -> Vec<u8> {
+        let token = callback_token(TOKEN_KEY, "/callback", trust::now() + 3600, "user/");
+        let target = format!("/callback?token={token}");
+        let body = format!("filename=user%2F{object}&size=5&bucket=examplebucket&etag=E");
+        let authorization = self.bucket.sign(&target, body.as_bytes());
+        trust::callback(&target, &authorization, FORM, body.as_bytes())
+    }
+
+    fn call(&self, object: &str) {
+        let mut connection = Connection::open(self.server.address).unwrap();
+        let reply = connection.ask(&self.message(object)).expect("a response");
+        assert_eq!((reply.status, &*reply.text()), (200, "{\"Status\":\"OK\"}"));
+    }
+}
+
+/// What happened, in words; times and dates of names are left out.
+fn words(events: &[Event]) -> Vec<String> {
+    let name = |name: &str| match name.starts_with("uploads-") {
+        true => "FILE".to_owned(),
+        false if name == "record" => "FOLDER".to_owned(),
+        false => String::new(),
+    };
+    let word = |event: &Event| format!("{} {}", event.what, name(&event.name)).trim().to_owned();
+    events.iter().map(word).collect()
+}
+
+/// A machine that loses its power after a response has what the response spoke of: the line was
+/// synced before the response left, and a new file's name before its first line. `kill -9` shows
+/// neither, since the kernel's cache outlives the process.
+#[test]
+fn an_upload_is_synced_before_its_response_is_sent() {
+    let world = Recorder::start();
+    let opened = ["fsync FILE", "fsync FOLDER"];
+    let recorded = ["append FILE", "fdatasync FILE", "backend", "response"];
+    assert_eq!(words(&world.order.take()), [&opened[..], &["listening"]].concat());
+    world.call("first");
+    assert_eq!(words(&world.order.take()), recorded);
+    world.call("second");
+    assert_eq!(words(&world.order.take()), recorded);
+    // Its file was renamed under it, then its folder: each time there is a new file.
+    let file = std::fs::read_dir(&world.order.record).unwrap().next().unwrap().unwrap().path();
+    std::fs::rename(&file, file.with_extension("old")).unwrap();
+    world.call("third");
+    assert_eq!(words(&world.order.take()), [&opened[..], &recorded].concat());
+    let away = format!("{}.away", world.order.record);
+    std::fs::rename(&world.order.record, &away).unwrap();
+    std::fs::create_dir(&world.order.record).unwrap();
+    world.call("fourth");
+    assert_eq!(words(&world.order.take()), [&opened[..], &recorded].concat());
+}
+
+/// Callbacks that come together share a sync, and none is told before it.
+#[test]
+fn responses_never_outrun_the_sync_that_they_share() {
+    const CLIENTS: i64 = 16;
+    const EACH: i64 = 25;
+    let world = Recorder::start();
+    world.order.take();
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let world = &world;
+            scope.spawn(move || {
+                let mut connection = Connection::open(world.server.address).unwrap();
+                for n in 0..EACH {
+                    let message = world.message(&format!("{client}-{n}"));
+                    assert_eq!(connection.ask(&message).expect("a response").status, 200);
+                }
+            });
+        }
+    });
+    let events = world.order.take();
+    let (mut appended, mut synced, mut answered, mut told) = (0, 0, 0, 0);
+    for (at, Event { what, count, .. }) in events.iter().enumerate() {
+        match what.as_str() {
+            "append" => appended += count,
+            "fdatasync" => {
+                assert_eq!(*count, 0);
+                synced = appended;
+            }
+            "backend" => answered += count,
+            "response" => told += count,
+            other => panic!("{other}"),
+        }
+        assert!(answered <= synced, "{at}: {answered} answered, {synced} synced: {events:#?}");
+        assert!(told <= synced, "{at}: {told} told, {synced} synced: {events:#?}");
+    }
+    let all = CLIENTS * EACH;
+    assert_eq!((appended, synced, answered, told), (all, all, all, all));
 }

@@ -21,20 +21,25 @@ pub struct Disk {
     _folder: Folder,
 }
 
+/// Makes a library that can be preloaded of a file in C.
+pub(crate) fn compile(source: &str, library: &str) {
+    let compiler = std::env::var("CC").unwrap_or("cc".to_owned());
+    let mut command = Command::new(&compiler);
+    command.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, source]);
+    let status = command.status();
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "{compiler} does not compile {source}, and this test needs it: it is the C compiler that \
+         Rust links with (apt-get install gcc libc6-dev), or what CC names"
+    );
+}
+
 impl Disk {
     #[expect(clippy::new_without_default, reason = "making one runs a compiler")]
     pub fn new() -> Disk {
         let folder = Folder::new();
         let library = folder.path("hang.so");
-        let compiler = std::env::var("CC").unwrap_or("cc".to_owned());
-        let mut command = Command::new(&compiler);
-        command.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", &library, SOURCE]);
-        let status = command.status();
-        assert!(
-            status.is_ok_and(|status| status.success()),
-            "{compiler} does not compile {SOURCE}, and this test needs it: it is the C compiler \
-             that Rust links with (apt-get install gcc libc6-dev), or what CC names"
-        );
+        compile(SOURCE, &library);
         let record = folder.0.join("record");
         fs::create_dir(&record).expect("a new folder");
         Disk { library, hang: folder.0.join("hang"), record, _folder: folder }

@@ -7,6 +7,7 @@ pub mod hostile;
 mod http;
 mod log;
 pub mod namespace;
+mod order;
 pub mod proxy;
 mod server;
 pub mod siege;
@@ -17,6 +18,7 @@ pub mod webdriver;
 pub use disk::Disk;
 pub use folder::Folder;
 pub use http::{Reply, post_form, read_reply, request, send, upload};
+pub use order::{Event, Order};
 pub use server::{Run, Server, binary, run};
 
 /// Says that a test cannot run here, and why; `tests/run` counts it at its end. Written past the
