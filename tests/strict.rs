@@ -209,3 +209,33 @@ fn callback_paths_that_oss_may_decode_in_two_ways() {
         assert_eq!(refused, 4 - recorded, "{path}: {:#?}", server.log());
     }
 }
+
+/// A blank in a form value of a callback is `%20` or `+`: no document says which. A `+` of the name
+/// is `%2B` in both, so the record has the name as it is.
+#[test]
+fn blanks_in_names_whichever_way_oss_writes_them() {
+    let (bucket, record) = (Standin::start(strict()).unwrap(), Folder::new());
+    let folder = record.0.to_str().unwrap();
+    let server = start(&bucket, &format!("http://{NAME}/callback"), &[("UPLOAD_LOG", folder)]);
+    let names = ["a b.txt", "a+b.txt", "a b+c%20d%2Be.txt", " +.txt", "a%41%.txt"];
+    for (space_as_plus, written) in [(false, "a%20b.txt"), (true, "a+b.txt")] {
+        bucket.faults().space_as_plus = space_as_plus;
+        for name in names {
+            let reply = upload(&policy(&server), name, b"hello", &[]);
+            assert_eq!(answer(&reply), done(), "{name} {space_as_plus}");
+        }
+        let bodies: Vec<Vec<u8>> = bucket.callbacks().into_iter().map(|one| one.body).collect();
+        let has =
+            |text: &str| bodies.iter().any(|body| String::from_utf8_lossy(body).contains(text));
+        assert!(has(written), "{written} in {bodies:?}");
+    }
+    let file = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
+    let recorded: Vec<String> = std::fs::read_to_string(file)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["object"].to_string())
+        .collect();
+    let expected: Vec<String> =
+        names.iter().chain(&names).map(|name| json!(format!("user/{name}")).to_string()).collect();
+    assert_eq!(recorded, expected);
+}
