@@ -451,6 +451,28 @@ fn hostile_codes_are_escaped_in_the_report() {
     assert!(found.stdout.contains("FAIL bucket: \"a\\nok   bucket: forged\\u{1b}[31m\""));
 }
 
+/// A request that the endpoint of another region gets, as a bucket answers it there.
+#[test]
+fn a_bucket_of_another_region_is_said_to_be_one() {
+    let bucket = bucket();
+    let address = bucket.url().trim_start_matches("http://").to_owned();
+    let host = RawHost::start(move |head| {
+        let lines = head.lines().filter(|line| !line.to_ascii_lowercase().starts_with("host:"));
+        let mut lines: Vec<&str> = lines.take_while(|line| !line.is_empty()).collect();
+        lines.push("Host: examplebucket.oss-cn-beijing.aliyuncs.com\r\nConnection: close\r\n\r\n");
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.write_all(lines.join("\r\n").as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        answer
+    });
+    let vars = Caller::Bucket.vars(&host.url(), &bucket);
+    let vars: Vec<(&str, &str)> = vars.iter().map(|(name, value)| (*name, &**value)).collect();
+    let found = run(&["--check", "--online"], &vars);
+    let said = "FAIL bucket: the bucket is in another region than OSS_HOST says\n";
+    assert!(found.code == Some(2) && found.stdout.contains(said), "{}", found.stdout);
+}
+
 /// The token of the metadata service becomes a header, so one with a line end would be two.
 #[test]
 fn a_token_of_the_metadata_service_is_one_header() {
