@@ -123,7 +123,11 @@ impl Config {
         refuse_unknown(vars)?;
         let mut read = Reader { vars, in_force: BTreeMap::new() };
         let (host, bucket, region) = read.bucket_address()?;
-        let internal_host = read.value("OSS_INTERNAL_HOST", &host, is_origin)?;
+        let is_same = |(named, there): (&str, &str)| {
+            (named.is_empty() || named == bucket) && (there.is_empty() || there == region)
+        };
+        let is_ours = |text: &str| is_origin(text) && named_by(text).is_some_and(is_same);
+        let internal_host = read.value("OSS_INTERNAL_HOST", &host, is_ours)?;
         let upload_dir = read.text("UPLOAD_DIR", is_prefix)?;
         let confirm = read.switch("CONFIRM_UPLOADS")?;
         let session_policy = sts::session_policy(&bucket, &upload_dir, confirm);
@@ -325,10 +329,10 @@ impl Reader<'_> {
     fn bucket_address(&mut self) -> Read<(String, String, String)> {
         let host = self.value("OSS_HOST", "", |text| is_origin(text.trim_end_matches('/')))?;
         let host = host.trim_end_matches('/');
-        let (named, region) = named_by(host);
-        if [named, region].iter().any(|name| !name.is_empty() && !is_name(name)) {
-            return wrong("OSS_HOST", format_args!("{host:?} names no valid bucket and region"));
-        }
+        let Some((named, region)) = named_by(host) else {
+            let problem = "names no valid bucket and region, in lower case";
+            return wrong("OSS_HOST", format_args!("{host:?} {problem}"));
+        };
         let same = |text: &str, named: &str| is_name(text) && (named.is_empty() || text == named);
         let bucket = self.value("OSS_BUCKET", named, |text| same(text, named))?;
         let is_region = |text: &str| same(text, region) && !text.starts_with("oss-");

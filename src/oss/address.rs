@@ -9,7 +9,8 @@ pub fn host_of(url: &str) -> Option<&str> {
     let host = rest.split(['/', '?']).next()?;
     let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_:".contains(&b);
     let (name, port) = host.split_once(':').unwrap_or((host, "80"));
-    let good = !name.is_empty() && host.bytes().all(plain) && port.parse::<u16>().is_ok();
+    let is_whole = name.split('.').all(|label| !label.is_empty());
+    let good = is_whole && host.bytes().all(plain) && port.parse::<u16>().is_ok();
     (good && url.bytes().all(|byte| byte.is_ascii_graphic())).then_some(host)
 }
 
@@ -32,11 +33,36 @@ pub fn is_name(text: &str) -> bool {
     (3..=63).contains(&text.len()) && text.bytes().all(plain) && !edge
 }
 
-/// Bucket and region that a host names. A custom domain names neither; an acceleration endpoint
-/// names no region.
-pub fn named_by(host: &str) -> (&str, &str) {
-    let domain = host_of(host).and_then(|domain| domain.strip_suffix(".aliyuncs.com"));
-    let (bucket, region) = domain.and_then(|rest| rest.split_once(".oss-")).unwrap_or_default();
-    let region = region.strip_suffix("-internal").unwrap_or(region);
-    if region.starts_with("accelerate") { (bucket, "") } else { (bucket, region) }
+/// Endpoints that are not spelt like their region; empty: they have none. (A V4 signature needs the
+/// region's id.)
+const REGIONS: [(&str, &str); 6] = [
+    ("accelerate", ""),
+    ("accelerate-overseas", ""),
+    ("rg-china-mainland", ""),
+    ("cn-hzfinance", "cn-hangzhou-finance"),
+    ("cn-hzjbp", "cn-hangzhou-finance"),
+    ("cn-szfinance", "cn-shenzhen-finance-1"),
+];
+
+/// Bucket and region that an origin names; a custom domain names neither. None: it is one of OSS
+/// that has no valid bucket in front, or it is not in lower case.
+pub fn named_by(origin: &str) -> Option<(&str, &str)> {
+    let host = host_of(origin).filter(|host| is_lower(host))?.split(':').next()?;
+    let Some(domain) = host.strip_suffix(".aliyuncs.com") else { return Some(("", "")) };
+    let (bucket, endpoint) = domain.split_once('.').filter(|(bucket, _)| is_name(bucket))?;
+    let classic = endpoint.strip_prefix("vpc100-").unwrap_or(endpoint).strip_prefix("oss-");
+    let region = match classic.or(endpoint.strip_suffix(".oss")) {
+        Some(region) if !region.contains('.') => region,
+        // Access points and the like.
+        _ => return endpoint.contains('.').then_some(("", "")),
+    };
+    let ends = ["-internal", "-vpc", "-pub", "-a", "-b"];
+    let region = ends.iter().fold(region, |name, end| name.strip_suffix(end).unwrap_or(name));
+    let other = REGIONS.iter().find(|(name, _)| *name == region);
+    let region = other.map_or(region, |(_, region)| region);
+    (region.is_empty() || is_name(region)).then_some((bucket, region))
+}
+
+fn is_lower(text: &str) -> bool {
+    !text.bytes().any(|byte| byte.is_ascii_uppercase())
 }
