@@ -9,7 +9,11 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::oss::address::{are_callback_urls, is_name, is_origin, named_by};
+use crate::oss::OTHER_NAMES;
+use crate::oss::address::{
+    are_callback_urls, is_content_type, is_endpoint, is_name, is_origin, is_page_origin, is_path,
+    is_prefix, is_token, is_word, named_by,
+};
 use crate::oss::callback::{PublicKey, template};
 use crate::oss::credentials::{Credentials, Secret, Source};
 use crate::oss::keys::{self, KeySource};
@@ -58,6 +62,10 @@ pub const VARIABLES: [[&str; 4]; 33] = [
     ["CREDENTIALS_DIRECTORY", "", "a folder", "files with secrets, as systemd hands them over"],
 ];
 
+/// What `docker --env-file` keeps, and word processors make of it.
+const QUOTES: [char; 7] = ['"', '\'', '`', '“', '”', '‘', '’'];
+const QUOTED: &str = "begins or ends with a quote, which is no part of the value";
+
 const SECRET: &str = "a secret";
 const LONG_SECRET: &str = "a secret of 32 characters or more";
 const HOST: &str = "https://BUCKET.ENDPOINT";
@@ -68,8 +76,8 @@ const BODY: &str = "name=${variable}&…, or in JSON {\"name\":${variable},…}"
 const FORM_OR_JSON: &str = "application/x-www-form-urlencoded or application/json";
 const PEM: &str = "a PEM file with an RSA public key";
 const PREFIX: &str = "a key prefix (up to 512 bytes, no / before it, no $, \\, control characters)";
-const TYPES: &str = "a comma list of content types (like image/png)";
-const ORIGINS: &str = "* or a comma list of origins (like https://www.example.com)";
+const TYPES: &str = "a comma list of content types, as browsers spell them (like image/jpeg)";
+const ORIGINS: &str = "* or a comma list of origins, as browsers spell them (https://a.example)";
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
@@ -122,9 +130,10 @@ impl Config {
     pub fn from_vars(vars: &Vars) -> Read<Config> {
         refuse_unknown(vars)?;
         let mut read = Reader { vars, in_force: BTreeMap::new() };
+        read.text("CREDENTIALS_DIRECTORY", is_folder)?; // where `secret` looks
         let (host, bucket, region) = read.bucket_address()?;
-        let is_same = |(named, there): (&str, &str)| {
-            (named.is_empty() || named == bucket) && (there.is_empty() || there == region)
+        let is_same = |(name, place): (&str, &str)| {
+            ["", &bucket].contains(&name) && ["", &region].contains(&place)
         };
         let is_ours = |text: &str| is_origin(text) && named_by(text).is_some_and(is_same);
         let internal_host = read.value("OSS_INTERNAL_HOST", &host, is_ours)?;
@@ -154,7 +163,7 @@ impl Config {
             content_types: read.list("UPLOAD_CONTENT_TYPES", is_content_type)?,
             forbid_overwrite: read.switch("FORBID_OVERWRITE")?,
             callback: read.callback()?,
-            allow_origins: read.list("ALLOW_ORIGIN", |item| item == "null" || is_origin(item))?,
+            allow_origins: read.list("ALLOW_ORIGIN", is_page_origin)?,
             client_page: read.switch("CLIENT_PAGE")?,
             public_key: read.public_key()?,
             path_prefix: read.text("PUBLIC_PATH_PREFIX", is_path)?,
@@ -176,6 +185,12 @@ pub fn wrong<T>(name: &str, problem: impl Display) -> Read<T> {
 
 /// A misspelt variable would be ignored in silence, and its default be in force.
 fn refuse_unknown(vars: &Vars) -> Read<()> {
+    for (name, ours) in OTHER_NAMES {
+        let is_meant = name.starts_with("OSS_") || !vars.contains_key(ours);
+        if vars.contains_key(name) && is_meant {
+            return wrong(name, format_args!("unknown variable; is it {ours}?"));
+        }
+    }
     for name in vars.keys().filter(|name| VARIABLES.iter().all(|[known, ..]| known != name)) {
         let upper = name.to_uppercase();
         let ours = ["OSS_", "CALLBACK_", "UPLOAD_"].iter().any(|prefix| upper.starts_with(prefix));
@@ -236,7 +251,7 @@ impl Reader<'_> {
         let text = set.unwrap_or(if derived.is_empty() { default } else { derived });
         self.in_force.insert(name, text.to_owned());
         match text {
-            text if text.starts_with(['"', '\'']) => wrong(name, "begins with a quote"),
+            text if text.trim_matches(QUOTES) != text => wrong(name, QUOTED),
             text if fits(text) => Ok(text.to_owned()),
             "" => wrong(name, format_args!("not set ({shape})")),
             text => wrong(name, format_args!("{text:?} is not {shape}")),
@@ -284,6 +299,7 @@ impl Reader<'_> {
         match text.as_deref().map(str::trim) {
             None => Ok(None),
             Some("") => wrong(name, "set, but empty"),
+            Some(text) if text.trim_matches(QUOTES) != text => wrong(name, QUOTED),
             Some(text) if !is_token(text) => wrong(name, "contains white space or is not ASCII"),
             // HMAC-SHA256's output is as long (RFC 7518, 3.2): a shorter key could be guessed.
             Some(text) if shape == LONG_SECRET && text.len() < 32 => {
@@ -295,16 +311,20 @@ impl Reader<'_> {
 
     /// The access key itself, a role that it assumes, or the role of this ECS instance.
     fn source(&mut self, region: &str, policy: String) -> Read<Source> {
-        let role = self.text("OSS_ECS_ROLE", is_token)?;
+        let role = self.text("OSS_ECS_ROLE", is_word)?;
         let is_metadata = |text: &str| text == sts::METADATA || is_endpoint(text);
         let metadata = self.text("OSS_ECS_ENDPOINT", is_metadata)?;
-        let is_key_id = |text: &str| is_token(text) && !text.contains('/');
-        let is_good = |text: &str| is_key_id(text) || (text.is_empty() && !role.is_empty());
+        let is_good = |text: &str| is_word(text) || (text.is_empty() && !role.is_empty());
         let access_key_id = self.value("OSS_ACCESS_KEY_ID", "", is_good)?;
         let secret = self.secret("OSS_ACCESS_KEY_SECRET")?;
         let security_token = self.secret("OSS_SESSION_TOKEN")?;
-        let is_arn = |text: &str| text.starts_with("acs:ram::") && text.contains(":role/");
-        let arn = self.text("OSS_STS_ROLE_ARN", |text| is_arn(text) && is_token(text))?;
+        if access_key_id.starts_with("STS.") && security_token.is_none() {
+            let problem = "not set, and a key whose id begins with STS. is none without it";
+            return wrong("OSS_SESSION_TOKEN", problem);
+        }
+        let is_arn = |(start, role): (&str, &str)| start.starts_with("acs:ram::") && is_word(role);
+        let arn = |text: &str| text.split_once(":role/").is_some_and(is_arn);
+        let arn = self.text("OSS_STS_ROLE_ARN", arn)?;
         let endpoint = format!("https://sts.{region}.aliyuncs.com");
         let endpoint = self.value("OSS_STS_ENDPOINT", &endpoint, is_endpoint)?;
         if !role.is_empty() {
@@ -370,33 +390,6 @@ impl Reader<'_> {
     }
 }
 
-/// One token of printable ASCII.
-fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-/// An origin that nobody on the way can read: https, or on loopback (for tests).
-fn is_endpoint(url: &str) -> bool {
-    let private = ["https:", "http://127.0.0.1:", "http://localhost:"];
-    is_origin(url) && private.iter().any(|start| url.starts_with(start))
-}
-
-/// Nothing that needs an escape in a policy or on a terminal.
-fn is_prefix(text: &str) -> bool {
-    let plain = |c: char| !c.is_control() && !matches!(c, '$' | '\\');
-    !text.starts_with('/') && text.len() <= 512 && text.chars().all(plain)
-}
-
-fn is_content_type(text: &str) -> bool {
-    is_token(text) && text.split('/').count() == 2 && !text.contains(['*', '$', '"'])
-}
-
 fn is_folder(text: &str) -> bool {
     Path::new(text).is_dir()
-}
-
-fn is_path(text: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-_.~".contains(&b);
-    let is_whole = text.starts_with('/') && !text.ends_with('/') && !text.contains("//");
-    is_whole && text.bytes().all(plain) && text != "/healthz" // which health checks ask for
 }

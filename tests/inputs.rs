@@ -173,3 +173,166 @@ fn the_inner_host_is_of_the_same_bucket() {
         is_refused(before, &changes, name, says)
     }));
 }
+
+/// One change each, with what it comes to: refused with these words, or (empty) accepted.
+fn one_by_one(rows: &[(Before, &str, &str, &str)]) -> Vec<Row> {
+    let row = |(before, name, value, says): &(Before, &str, &str, &str)| match *says {
+        "" => is_accepted(*before, &[(name, value)], &[]),
+        says => is_refused(*before, &[(name, value)], name, says),
+    };
+    rows.iter().map(row).collect()
+}
+
+/// `docker --env-file` and some editors keep them.
+#[test]
+fn values_in_quotes_are_refused_in_any_variable() {
+    let says = "begins or ends with a quote";
+    all_hold(one_by_one(&[
+        (NEW, "UPLOAD_DIR", "\"user-uploads/\"", says),
+        (NEW, "UPLOAD_DIR", "'user-uploads/'", says),
+        (NEW, "UPLOAD_DIR", "“user-uploads/”", says),
+        (NEW, "UPLOAD_DIR", "user-uploads/\"", says),
+        (NEW, "UPLOAD_DIR", "`user-uploads/`", says),
+        (NEW, "UPLOAD_DIR", "‘user-uploads/’", says),
+        (SAME, "UPLOAD_DIR", "o'neill/", ""),
+        (SAME, "OSS_HOST", "\"https://abc.oss-cn-hangzhou.aliyuncs.com\"", says),
+        (NEW, "OSS_ACCESS_KEY_ID", "\"LTAI5tExample\"", says),
+        (NEW, "OSS_ACCESS_KEY_SECRET", "\"exampleSecret\"", says),
+        (NEW, "OSS_ACCESS_KEY_SECRET", "'exampleSecret'", says),
+        (NEW, "OSS_SESSION_TOKEN", "\"exampleToken\"", says),
+        (NEW, "UPLOAD_JWT_SECRET", "\"jwtSecretOfMoreThanThirtyTwoCharacters\"", says),
+        (NEW, "CALLBACK_TOKEN_KEY", "'tokenKeyOfMoreThanThirtyTwoCharacters'", says),
+        (NEW, "CALLBACK_BODY", "'bucket=${bucket}&object=${object}'", says),
+        (NEW, "CREDENTIALS_DIRECTORY", "\"/tmp\"", says),
+        (SAME, "EXPIRE_TIME", "\"\"", says),
+        (SAME, "ALLOW_ORIGIN", "\"*\"", says),
+    ]));
+}
+
+/// An origin or a content type that no browser sends in this spelling.
+#[test]
+fn values_that_can_never_match_are_refused() {
+    let [origin, page] = ["is not * or a comma list of origins", "ALLOW_ORIGIN"];
+    let [content_type, types] = ["is not a comma list of content types", "UPLOAD_CONTENT_TYPES"];
+    all_hold(one_by_one(&[
+        (NEW, page, "https://WWW.Example.com", origin),
+        (NEW, page, "https://a.example:443", origin),
+        (NEW, page, "http://a.example:80", origin),
+        (NEW, page, "http://a.example,https://b.example:443", origin),
+        (SAME, page, "HTTPS://a.example", origin),
+        (SAME, page, "https://a.example/", origin),
+        (SAME, page, "https://a.example/page", origin),
+        (NEW, page, "https://a.example.", origin),
+        (NEW, page, "https://a..example", origin),
+        (SAME, page, "https://*.example.com", origin),
+        (SAME, page, "https://例子.example", origin),
+        (SAME, page, "ws://a.example", origin),
+        (SAME, page, "ftp://a.example", origin),
+        (SAME, page, "file://", origin),
+        (SAME, page, "http://a.example:443,https://a.example:80", ""),
+        (SAME, page, "http://localhost:3000, null", ""),
+        (NEW, page, "capacitor://localhost", ""),
+        (NEW, page, "tauri://localhost,https://tauri.localhost", ""),
+        (NEW, page, "app://.", ""),
+        (NEW, page, "chrome-extension://abcdefghijklmnopabcdefghijklmnop", ""),
+        (NEW, page, "moz-extension://0b5a2f4e-9c1d-4d3e-8f00-000000000000", ""),
+        (NEW, page, "ionic://localhost,com.example.app://-", ""),
+        (SAME, page, "capacitor://localhost/", origin),
+        (SAME, page, "capacitor:localhost", origin),
+        (SAME, page, "://localhost", origin),
+        (NEW, types, "image/PNG", content_type),
+        (NEW, types, "Image/png", content_type),
+        (NEW, types, "image/jpg", content_type),
+        (NEW, types, "image/png,image/jpg", content_type),
+        (NEW, types, "image/", content_type),
+        (NEW, types, "/png", content_type),
+        (NEW, types, "text/plain;charset=utf-8", content_type),
+        (NEW, types, "image/gif,'image/png',a/b", content_type),
+        (SAME, types, ".png", content_type),
+        (SAME, types, "image/png, image/svg+xml,application/vnd.ms-excel", ""),
+    ]));
+}
+
+#[test]
+fn lists_have_their_separator_and_single_values_are_no_lists() {
+    let types = "is not a comma list of content types";
+    let urls = "is not 1 to 5 http(s)://HOST";
+    let origins = "is not * or a comma list of origins";
+    all_hold(one_by_one(&[
+        (SAME, "UPLOAD_CONTENT_TYPES", "image/png;image/jpeg", types),
+        (SAME, "UPLOAD_CONTENT_TYPES", "image/png image/jpeg", types),
+        (SAME, "UPLOAD_CONTENT_TYPES", "image/png|image/jpeg", types),
+        (SAME, "UPLOAD_CONTENT_TYPES", "[\"image/png\"]", types),
+        (SAME, "ALLOW_ORIGIN", "https://a.example;https://b.example", origins),
+        (SAME, "ALLOW_ORIGIN", "https://a.example https://b.example", origins),
+        (SAME, "ALLOW_ORIGIN", "https://a.example|https://b.example", origins),
+        (NEW, "CALLBACK_URL", "http://a.example/cb,http://b.example/cb", urls),
+        (NEW, "CALLBACK_URL", "http://a.example/cb|http://b.example/cb", urls),
+        (SAME, "CALLBACK_URL", "http://a.example/cb http://b.example/cb", urls),
+        (SAME, "CALLBACK_URL", "http://a.example/cb; http://b.example/cb", urls),
+        (SAME, "CALLBACK_URL", "http://a.example/cb;http://b.example/cb", ""),
+        (NEW, "UPLOAD_DIR", "images/,videos/", "is not a key prefix"),
+        (NEW, "UPLOAD_DIR", "images/;videos/", "is not a key prefix"),
+        (SAME, "UPLOAD_DIR", "a,b/", ""),
+        (NEW, "OSS_ACCESS_KEY_ID", "LTAI5tOne,LTAI5tOther", "is not an access key id"),
+        (NEW, "OSS_ACCESS_KEY_ID", "LTAI5t...", "is not an access key id"),
+        (SAME, "OSS_HOST", "https://abc.oss-cn-hangzhou.aliyuncs.com,https://b.example", "is not"),
+        (SAME, "OSS_BUCKET", "abc,abd", "is not a bucket's name"),
+        (SAME, "EXPIRE_TIME", "30,60", "is not a number"),
+        (
+            NEW,
+            "OSS_STS_ROLE_ARN",
+            "acs:ram::1:role/a,acs:ram::1:role/b",
+            "is not acs:ram::ACCOUNT:role/NAME",
+        ),
+        (SAME, "OSS_STS_ROLE_ARN", "acs:ram::1:role/a", ""),
+    ]));
+}
+
+#[test]
+fn temporary_keys_come_with_their_token() {
+    let says = "not set, and a key whose id begins with STS.";
+    let token = ("OSS_SESSION_TOKEN", "exampleToken");
+    let id = |id| ("OSS_ACCESS_KEY_ID", id);
+    let role = ("OSS_STS_ROLE_ARN", "acs:ram::1:role/a");
+    all_hold([
+        is_refused(NEW, &[id("STS.NUexample")], "OSS_SESSION_TOKEN", says),
+        is_refused(NEW, &[id("STS.L4aBexample")], "OSS_SESSION_TOKEN", says),
+        is_refused(NEW, &[id("STS.NUexample"), role], "OSS_SESSION_TOKEN", says),
+        is_refused(
+            SAME,
+            &[id("STS.NUexample"), (token.0, "")],
+            "OSS_SESSION_TOKEN",
+            "set, but empty",
+        ),
+        is_accepted(SAME, &[id("STS.NUexample"), token], &["OSS_SESSION_TOKEN = (set)"]),
+        is_accepted(SAME, &[id("LTAI5tExample"), token], &["OSS_SESSION_TOKEN = (set)"]),
+        is_accepted(SAME, &[id("LTAI5tExample")], &["OSS_SESSION_TOKEN = "]),
+    ]);
+}
+
+/// What Alibaba's SDKs read is not silently left aside.
+#[test]
+fn names_of_other_programs_are_said_in_ours() {
+    let is = |before, name, ours| {
+        is_refused(before, &[(name, "x")], name, &format!("unknown variable; is it {ours}?"))
+    };
+    let id = [("ALIBABA_CLOUD_ACCESS_KEY_ID", "LTAI5tOther")];
+    all_hold([
+        is(NEW, "ALIBABA_CLOUD_SECURITY_TOKEN", "OSS_SESSION_TOKEN"),
+        is(NEW, "ALIBABA_CLOUD_ROLE_ARN", "OSS_STS_ROLE_ARN"),
+        is(NEW, "ALIBABA_CLOUD_ECS_METADATA", "OSS_ECS_ROLE"),
+        is(NEW, "OSS_SECURITY_TOKEN", "OSS_SESSION_TOKEN"),
+        is(NEW, "OSS_ENDPOINT", "OSS_HOST"),
+        is(SAME, "OSS_ACCESS_KEY", "OSS_ACCESS_KEY_ID"),
+        is(SAME, "OSS_ACCESKEY_SECRET", "OSS_ACCESS_KEY_SECRET"),
+        // It may be another program's where ours is set too.
+        is_accepted(SAME, &id, &["OSS_ACCESS_KEY_ID = LTAI5tExample"]),
+        is_refused(
+            NEW,
+            &[id[0], ("OSS_ACCESS_KEY_ID", "(unset)")],
+            id[0].0,
+            "unknown variable; is it OSS_ACCESS_KEY_ID?",
+        ),
+    ]);
+}

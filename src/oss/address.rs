@@ -1,5 +1,6 @@
-//! What URLs and host names say, as far as OSS, browsers and this server must read the same in
-//! them. Pure. Implements Alibaba Cloud OSS, "Naming conventions" and "Regions and endpoints".
+//! What URLs, host names and other values may look like, as far as OSS, browsers and this server
+//! must read the same in them. Pure. Implements Alibaba Cloud OSS, "Naming conventions" and
+//! "Regions and endpoints".
 
 use crate::oss::callback::percent_decode;
 
@@ -19,10 +20,26 @@ pub fn is_origin(url: &str) -> bool {
     host_of(url).is_some_and(|host| url.ends_with(&format!("://{host}")))
 }
 
+/// As browsers write it (WHATWG URL): in lower case, no default port. Apps have their own schemes.
+pub fn is_page_origin(text: &str) -> bool {
+    let Some((scheme, host)) = text.split_once("://") else { return text == "null" };
+    let is_default = match scheme {
+        "http" => host.ends_with(":80"),
+        "https" => host.ends_with(":443"),
+        _ => ["ftp", "ws", "wss"].contains(&scheme), // no page comes from there
+    };
+    let is_web = format!("https://{host}");
+    !is_default
+        && text == text.to_ascii_lowercase()
+        && is_word(scheme)
+        && (host == "." || is_origin(&is_web))
+}
+
 /// One to five that OSS may try in turn.
 pub fn are_callback_urls(text: &str) -> bool {
     let decodes = |url: &str| percent_decode(url.as_bytes()).is_some();
-    let good = |url: &str| host_of(url).is_some() && !url.contains('#') && decodes(url);
+    let is_one = |url: &str| !url.contains('#') && url.rsplit("://").count() == 2;
+    let good = |url: &str| host_of(url).is_some() && is_one(url) && decodes(url);
     text.split(';').count() <= 5 && text.split(';').all(good)
 }
 
@@ -47,7 +64,8 @@ const REGIONS: [(&str, &str); 6] = [
 /// Bucket and region that an origin names; a custom domain names neither. None: it is one of OSS
 /// that has no valid bucket in front, or it is not in lower case.
 pub fn named_by(origin: &str) -> Option<(&str, &str)> {
-    let host = host_of(origin).filter(|host| is_lower(host))?.split(':').next()?;
+    let host =
+        host_of(origin).filter(|host| *host == host.to_ascii_lowercase())?.split(':').next()?;
     let Some(domain) = host.strip_suffix(".aliyuncs.com") else { return Some(("", "")) };
     let (bucket, endpoint) = domain.split_once('.').filter(|(bucket, _)| is_name(bucket))?;
     let classic = endpoint.strip_prefix("vpc100-").unwrap_or(endpoint).strip_prefix("oss-");
@@ -63,6 +81,39 @@ pub fn named_by(origin: &str) -> Option<(&str, &str)> {
     (region.is_empty() || is_name(region)).then_some((bucket, region))
 }
 
-fn is_lower(text: &str) -> bool {
-    !text.bytes().any(|byte| byte.is_ascii_uppercase())
+/// One token of printable ASCII.
+pub fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// An access key's id or a role's name.
+pub fn is_word(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-@".contains(&b);
+    !text.is_empty() && text.bytes().all(plain) && !text.contains("..")
+}
+
+/// An origin that nobody on the way can read: https, or on loopback (for tests).
+pub fn is_endpoint(url: &str) -> bool {
+    let private = ["https:", "http://127.0.0.1:", "http://localhost:"];
+    is_origin(url) && private.iter().any(|start| url.starts_with(start))
+}
+
+/// Nothing that needs an escape in a policy or on a terminal, and no list.
+pub fn is_prefix(text: &str) -> bool {
+    let plain = |c: char| !c.is_control() && !matches!(c, '$' | '\\');
+    let is_one = !text.contains("/,") && !text.contains("/;");
+    is_one && !text.starts_with('/') && text.len() <= 512 && text.chars().all(plain)
+}
+
+/// As browsers give it: in lower case (W3C File API), without parameters. They say image/jpeg.
+pub fn is_content_type(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"!#&-^_.+".contains(&b);
+    let is_half = |half: &str| !half.is_empty() && half.bytes().all(plain);
+    text.split('/').count() == 2 && text.split('/').all(is_half) && text != "image/jpg"
+}
+
+pub fn is_path(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-_.~".contains(&b);
+    let is_whole = text.starts_with('/') && !text.ends_with('/') && !text.contains("//");
+    is_whole && text.bytes().all(plain) && text != "/healthz" // which health checks ask for
 }
