@@ -336,3 +336,65 @@ fn names_of_other_programs_are_said_in_ours() {
         ),
     ]);
 }
+
+/// A template that OSS would not fill in as its author means.
+#[test]
+fn templates_hold_variables_that_oss_has() {
+    let json = ("CALLBACK_BODY_TYPE", "application/json");
+    // Without tokens no variable is needed, so only the template itself is judged.
+    let off = ("CALLBACK_TOKEN", "off");
+    let of = |(before, body, says): &(Before, &str, &str)| {
+        let is_json = body.trim_matches('\'').starts_with('{') && !says.contains("is JSON");
+        let changes = [("CALLBACK_BODY", *body), off, json];
+        let changes = &changes[..if is_json { 3 } else { 2 }];
+        match *says {
+            "" => is_accepted(*before, changes, &[]),
+            says => is_refused(*before, changes, "CALLBACK_BODY", says),
+        }
+    };
+    let [encoded, dollar] =
+        ["has a variable percent-encoded", "has a $ that begins no ${variable}"];
+    let quoted = "in quotes; in JSON, OSS quotes values itself";
+    let rows = [
+        (NEW, "bucket=%24%7Bbucket%7D&object=%24%7Bobject%7D", encoded),
+        (NEW, "bucket=%24%7bbucket%7d", encoded),
+        (NEW, "bucket=%24{bucket}", encoded),
+        (NEW, "bucket=$%7Bbucket%7D", dollar),
+        (NEW, "bucket=${bucket}&object=%24%7Bobject%7D", encoded),
+        (NEW, "bucket=$bucket", dollar),
+        (NEW, "bucket=$(bucket)", dollar),
+        (NEW, "bucket=$${bucket}", dollar),
+        (NEW, "bucket=${bucket}&price=$5", dollar),
+        (NEW, "bucket=${bucket", dollar),
+        (NEW, "type=${mimetype}", "OSS has no ${mimetype}, but bucket object etag size mimeType"),
+        (NEW, "type=${MimeType}", "OSS has no ${MimeType}"),
+        (NEW, "height=${imageInfo.Height}", "OSS has no ${imageInfo.Height}"),
+        (NEW, "height=${height}", "OSS has no ${height}"),
+        (NEW, "name=${filename}", "OSS has no ${filename}"),
+        (NEW, "b=${ bucket }", "OSS has no ${ bucket }"),
+        (NEW, "b=${}", "OSS has no ${}"),
+        (NEW, "user=${x:userId}", "OSS has no ${x:userId}, but bucket"),
+        (NEW, "user=${x:userId}", "x:name in lower case"),
+        (NEW, "user=${X:user}", "OSS has no ${X:user}"),
+        (NEW, "user=${x:}", "OSS has no ${x:}"),
+        (NEW, "user=${user}", "OSS has no ${user}"),
+        (NEW, "user=${x:user id}", "OSS has no ${x:user id}"),
+        (SAME, "user=${x:user_id}&other=${x:my-var2}&b=${bucket}", ""),
+        (SAME, "sum=${crc64}${contentMd5}&ip=${clientIp}&vpc=${vpcId}&op=${operation}", ""),
+        (SAME, "a=100%25&b=${reqId}&format=${imageInfo.format}", ""),
+        (
+            NEW,
+            "{\"bucket\":${bucket}}",
+            "is JSON, which CALLBACK_BODY_TYPE=application/json is for",
+        ),
+        (SAME, "{\"bucket\":\"${bucket}\"}", quoted),
+        (SAME, "{\"file\":{\"object\":\"${object}\",\"size\":${size}}}", quoted),
+        (SAME, "{\"files\":[{\"object\":\"${object}\"}]}", quoted),
+        (SAME, "{\"name\":\"of ${object}\"}", quoted),
+        (SAME, "{\"name\":\"${object} of\"}", "is not name=${variable}&…, or in JSON {"),
+        (NEW, "{\"file\":{\"type\":${mimetype}}}", "OSS has no ${mimetype}"),
+        (SAME, "{\"file\":{\"object\":${object},\"size\":${size}},\"tags\":[${x:tag}]}", ""),
+        (SAME, "{\"bucket\":${bucket},}", "is not name=${variable}&…, or in JSON {"),
+    ];
+    all_hold(rows.iter().map(of));
+}

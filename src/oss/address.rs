@@ -117,3 +117,35 @@ pub fn is_path(text: &str) -> bool {
     let is_whole = text.starts_with('/') && !text.ends_with('/') && !text.contains("//");
     is_whole && text.bytes().all(plain) && text != "/healthz" // which health checks ask for
 }
+
+const CALLBACK_VARIABLES: &str = "bucket object etag size mimeType imageInfo.height \
+    imageInfo.width imageInfo.format crc64 contentMd5 vpcId clientIp reqId operation";
+
+/// Why OSS would not fill in a template. It reports what it does not know as it stands, or empty.
+pub fn template_fault(text: &str, is_json: bool) -> Option<String> {
+    let escaped = text.to_ascii_lowercase();
+    if escaped.contains("%24%7b") || escaped.contains("%24{") {
+        return Some(
+            "has a variable percent-encoded; it must be ${bucket} as it stands".to_owned(),
+        );
+    }
+    if !is_json && text.trim_start().starts_with('{') {
+        return Some("is JSON, which CALLBACK_BODY_TYPE=application/json is for".to_owned());
+    }
+    for piece in text.split('$').skip(1) {
+        let variable = piece.strip_prefix('{').and_then(|rest| rest.split_once('}'));
+        let Some((name, after)) = variable else {
+            return Some("has a $ that begins no ${variable}".to_owned());
+        };
+        if is_json && after.starts_with('"') {
+            return Some(format!("has ${{{name}}} in quotes; in JSON, OSS quotes values itself"));
+        }
+        let custom = name.strip_prefix("x:").unwrap_or_default();
+        let is_custom = is_word(custom) && custom == custom.to_ascii_lowercase();
+        if !is_custom && CALLBACK_VARIABLES.split(' ').all(|known| known != name) {
+            let known = "and x:name in lower case, of a form field of that name";
+            return Some(format!("OSS has no ${{{name}}}, but {CALLBACK_VARIABLES}, {known}"));
+        }
+    }
+    None
+}
