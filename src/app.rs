@@ -138,8 +138,11 @@ impl App {
             terms.expire = terms.expire.min(token.expire);
             terms.max_bytes = terms.max_bytes.min(token.max_bytes.unwrap_or(u64::MAX));
             if let Some(mut types) = token.content_types {
-                let allowed = &config.content_types;
-                types.retain(|one| allowed.is_empty() || allowed.contains(one));
+                let mut allowed = config.content_types.clone();
+                if types.iter().any(|one| one.ends_with('*')) && !allowed.is_empty() {
+                    mem::swap(&mut types, &mut allowed); // what a pattern leaves of the other
+                }
+                types.retain(|one| allowed.is_empty() || policy::allows(&allowed, one));
                 if types.is_empty() {
                     return Err(Reject::EMPTY_TICKET); // in a policy, no types would mean any
                 }
@@ -194,11 +197,13 @@ impl App {
         if self.tokens.is_none() && self.bucket.is_none() {
             return Ok(());
         }
-        let object = upload.field("object");
-        if object.is_empty() {
-            return Err(Reject::BODY_UNREADABLE);
+        let [object, bucket] = ["object", "bucket"].map(|name| upload.field(name));
+        for (field, reject) in [(object, Reject::BODY_UNREADABLE), (bucket, Reject::NO_BUCKET)] {
+            if field.is_empty() {
+                return Err(reject);
+            }
         }
-        if upload.field("bucket") != self.config.bucket {
+        if bucket != self.config.bucket {
             return Err(Reject::OTHER_BUCKET);
         }
         if !object.starts_with(prefix) {

@@ -76,7 +76,8 @@ const BODY: &str = "name=${variable}&…, or in JSON {\"name\":${variable},…}"
 const FORM_OR_JSON: &str = "application/x-www-form-urlencoded or application/json";
 const PEM: &str = "a PEM file with an RSA public key";
 const PREFIX: &str = "a key prefix (up to 512 bytes, no / before it, no $, \\, control characters)";
-const TYPES: &str = "a comma list of content types, as browsers spell them (like image/jpeg)";
+const TYPES: &str = "a comma list of content types as browsers spell them (like image/jpeg), or \
+    image/* alone (a policy cannot say it beside others)";
 const ORIGINS: &str = "* or a comma list of origins, as browsers spell them (https://a.example)";
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -265,7 +266,8 @@ impl Reader<'_> {
     /// A comma list; empty if it is not set, or `*`.
     fn list(&mut self, name: &str, fits: fn(&str) -> bool) -> Read<Vec<String>> {
         let is_any = |text: &str| text.is_empty() || text == "*";
-        let are_items = |text: &str| text.split(',').all(|item| fits(item.trim()));
+        let is_alone = |text: &str| !text.contains("/*") || !text.contains(',');
+        let are_items = |text: &str| is_alone(text) && text.split(',').all(|it| fits(it.trim()));
         let text = self.value(name, "", |text| is_any(text) || are_items(text))?;
         let items = text.split(',').filter(|_| !is_any(&text));
         Ok(items.map(|item| item.trim().to_owned()).collect())

@@ -39,6 +39,7 @@ impl Reject {
     pub const SIGNATURE_MISMATCH: Reject = Reject(400, "signature does not match");
     pub const KEY_UNAVAILABLE: Reject = Reject(503, "public key cannot be had now");
     pub const BODY_UNREADABLE: Reject = Reject(400, "body does not name an object");
+    pub const NO_BUCKET: Reject = Reject(400, "body does not name a bucket");
     pub const OTHER_BUCKET: Reject = Reject(400, "another bucket");
     pub const OTHER_PREFIX: Reject = Reject(400, "object is not under the token's prefix");
     pub const OBJECT_MISSING: Reject = Reject(400, "object is not in the bucket");
@@ -51,7 +52,17 @@ impl Reject {
 
     // The upload token.
     pub const NO_TICKET: Reject = Reject(401, "ticket is missing");
-    pub const BAD_TICKET: Reject = Reject(401, "ticket is not valid");
+    pub const BAD_TICKET: Reject = Reject(401, "ticket is not a JWT of up to 4096 bytes");
+    pub const BAD_ALGORITHM: Reject = Reject(401, "ticket's alg is not HS256, or it has crit");
+    pub const BAD_MAC: Reject = Reject(401, "ticket is not signed with UPLOAD_JWT_SECRET");
+    pub const NO_EXP: Reject = Reject(401, "ticket's exp is missing");
+    pub const BAD_EXP: Reject = Reject(401, "ticket's exp is not a number");
+    pub const LONG_EXP: Reject = Reject(401, "ticket's exp is in milliseconds, not in seconds");
+    pub const BAD_NBF: Reject = Reject(401, "ticket's nbf is not a number");
+    pub const BAD_IAT: Reject = Reject(401, "ticket's iat is not a number");
+    pub const BAD_MAX: Reject = Reject(401, "ticket's max is not a whole number from 1");
+    pub const BAD_TYPES: Reject = Reject(401, "ticket's types is not a list of content types");
+    pub const MIXED_TYPES: Reject = Reject(401, "ticket's types has image/* beside others");
     pub const EXPIRED_TICKET: Reject = Reject(401, "ticket has expired");
     pub const EARLY_TICKET: Reject = Reject(401, "ticket is not valid yet");
     pub const BAD_SUBJECT: Reject = Reject(401, "ticket has no usable sub");

@@ -144,7 +144,7 @@ fn every_mistake_names_its_variable() {
         ("UPLOAD_DIR", "/abs", "is not a key prefix"),
         ("UPLOAD_DIR", "a/${b}/", "is not a key prefix"),
         ("UPLOAD_DIR", "a\\b", "is not a key prefix"),
-        ("UPLOAD_CONTENT_TYPES", "image/*", "is not a comma list of content types"),
+        ("UPLOAD_CONTENT_TYPES", "image/*,a/b", "is not a comma list of content types"),
         ("UPLOAD_CONTENT_TYPES", "image/png,,", "is not a comma list of content types"),
         ("FORBID_OVERWRITE", "yes", "is not on or off"),
         ("CLIENT_PAGE", "1", "is not on or off"),

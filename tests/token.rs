@@ -17,6 +17,12 @@ fn check(text: &str) -> Result<UploadToken, Reject> {
     UploadToken::verify(text, &Secret::new(SECRET.to_owned()), NOW)
 }
 
+/// Refused before anything in it counts.
+fn is_unsigned(text: &str) -> bool {
+    use Reject as R;
+    matches!(check(text), Err(R::BAD_TICKET | R::BAD_MAC | R::BAD_ALGORITHM))
+}
+
 /// The verdict on good claims after `change` (`null` removes).
 fn claims(change: Value) -> Result<UploadToken, Reject> {
     let mut claims = json!({ "sub": "alice", "exp": NOW + 600 });
@@ -61,7 +67,7 @@ fn the_example_of_the_rfc_verifies() {
     let secret = Secret::new(SECRET.to_owned());
     assert_eq!(UploadToken::verify(&ours, &secret, 1_300_819_379), Err(Reject::BAD_SUBJECT));
     assert_eq!(UploadToken::verify(&ours, &secret, 1_300_819_380), Err(Reject::EXPIRED_TICKET));
-    assert_eq!(UploadToken::verify(text, &secret, 1_300_819_379), Err(Reject::BAD_TICKET));
+    assert_eq!(UploadToken::verify(text, &secret, 1_300_819_379), Err(Reject::BAD_MAC));
 }
 
 #[test]
@@ -102,7 +108,10 @@ fn only_hs256_is_an_algorithm() {
         r#"{"alg":"HS256","crit":null}"#,
     ] {
         let verdict = check(&ticket_of(SECRET, header, &good));
-        assert_eq!(verdict, Err(Reject::BAD_TICKET), "{header}");
+        // A header that is no JSON is no algorithm's.
+        let words = [Reject::BAD_ALGORITHM, Reject::BAD_TICKET];
+        let is_json = serde_json::from_str::<Value>(header).is_ok();
+        assert_eq!(verdict, Err(words[usize::from(!is_json)]), "{header}");
     }
     for header in
         [r#"{"alg":"HS256"}"#, r#"{"alg":"HS256","kid":"../../dev/null","jku":"http://x"}"#]
@@ -150,7 +159,7 @@ fn without_a_good_signature_a_ticket_is_nothing() {
         format!("{long}.{long}.{long}"),
         long,
     ] {
-        assert_eq!(check(&bad), Err(Reject::BAD_TICKET), "{bad}");
+        assert!(is_unsigned(&bad), "{bad}");
     }
 }
 
@@ -164,9 +173,9 @@ fn a_ticket_has_no_second_spelling() {
             let mut bytes = text.clone().into_bytes();
             bytes[at] ^= 1 << bit;
             let Ok(changed) = String::from_utf8(bytes) else { continue };
-            assert_eq!(check(&changed), Err(Reject::BAD_TICKET), "byte {at}, bit {bit}");
+            assert!(is_unsigned(&changed), "byte {at}, bit {bit}");
         }
-        assert_eq!(check(&text[..at]), Err(Reject::BAD_TICKET), "cut at {at}");
+        assert!(is_unsigned(&text[..at]), "cut at {at}");
     }
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let spellings = alphabet.chars().map(|last| format!("{}{last}", &text[..text.len() - 1]));
@@ -186,7 +195,7 @@ fn a_ticket_has_no_second_spelling() {
         text.replace('.', "%2E"),
         format!("{}\u{feff}", text),
     ] {
-        assert_eq!(check(&changed), Err(Reject::BAD_TICKET), "{changed:?}");
+        assert!(is_unsigned(&changed), "{changed:?}");
     }
     // The other alphabet of base64, in the signature, the claims, and the header.
     let claims = json!({ "sub": "alice", "exp": NOW + 600, "n": "\u{3fbf}\u{3fff}~~~???" });
@@ -198,16 +207,16 @@ fn a_ticket_has_no_second_spelling() {
         .unwrap();
     assert!(check(&urlsafe).is_ok());
     let standard = urlsafe.replace('-', "+").replace('_', "/");
-    assert_eq!(check(&standard), Err(Reject::BAD_TICKET));
+    assert!(is_unsigned(&standard));
     let (signed, _) = standard.rsplit_once('.').unwrap();
     if signed.contains(['+', '/']) {
         let mac = base64url(&hmac_sha256(SECRET.as_bytes(), signed.as_bytes()));
-        assert_eq!(check(&format!("{signed}.{mac}")), Err(Reject::BAD_TICKET));
+        assert!(is_unsigned(&format!("{signed}.{mac}")));
     }
     // Padding that its signature covers.
     let padded = format!("{}=.{}", base64url(br#"{"alg":"HS256"}"#), base64url(b"{}"));
     let mac = base64url(&hmac_sha256(SECRET.as_bytes(), padded.as_bytes()));
-    assert_eq!(check(&format!("{padded}.{mac}")), Err(Reject::BAD_TICKET));
+    assert!(is_unsigned(&format!("{padded}.{mac}")));
 }
 
 #[test]
@@ -218,6 +227,14 @@ fn times() {
         (json!({ "exp": NOW as f64 + 1.5 }), None),
         (json!({ "exp": u64::MAX }), None),
         (json!({ "exp": 1e300 }), None),
+        (json!({ "exp": 99_999_999_999u64 }), None),
+        // Milliseconds (JavaScript's `Date.now()`), microseconds, nanoseconds.
+        (json!({ "exp": (NOW + 600) * 1000 }), Some(R::LONG_EXP)),
+        (json!({ "exp": (NOW - 600) * 1000 }), Some(R::LONG_EXP)),
+        (json!({ "exp": (NOW + 600) as f64 * 1000.5 }), Some(R::LONG_EXP)),
+        (json!({ "exp": (NOW + 600) * 1_000_000 }), Some(R::LONG_EXP)),
+        (json!({ "exp": (NOW + 600) * 1_000_000_000 }), Some(R::LONG_EXP)),
+        (json!({ "nbf": NOW * 1000 }), Some(R::EARLY_TICKET)),
         // Leeway is for clocks that say when something begins: what has ended has ended.
         (json!({ "exp": NOW }), Some(R::EXPIRED_TICKET)),
         (json!({ "exp": NOW as f64 + 0.5 }), Some(R::EXPIRED_TICKET)),
@@ -225,25 +242,25 @@ fn times() {
         (json!({ "exp": 0 }), Some(R::EXPIRED_TICKET)),
         (json!({ "exp": -1 }), Some(R::EXPIRED_TICKET)),
         (json!({ "exp": -1e300 }), Some(R::EXPIRED_TICKET)),
-        (json!({ "exp": null }), Some(R::BAD_TICKET)),
-        (json!({ "exp": (NOW + 600).to_string() }), Some(R::BAD_TICKET)),
-        (json!({ "exp": "never" }), Some(R::BAD_TICKET)),
-        (json!({ "exp": "" }), Some(R::BAD_TICKET)),
-        (json!({ "exp": true }), Some(R::BAD_TICKET)),
-        (json!({ "exp": [NOW + 600] }), Some(R::BAD_TICKET)),
-        (json!({ "exp": {} }), Some(R::BAD_TICKET)),
+        (json!({ "exp": null }), Some(R::NO_EXP)),
+        (json!({ "exp": (NOW + 600).to_string() }), Some(R::BAD_EXP)),
+        (json!({ "exp": "never" }), Some(R::BAD_EXP)),
+        (json!({ "exp": "" }), Some(R::BAD_EXP)),
+        (json!({ "exp": true }), Some(R::BAD_EXP)),
+        (json!({ "exp": [NOW + 600] }), Some(R::BAD_EXP)),
+        (json!({ "exp": {} }), Some(R::BAD_EXP)),
         (json!({ "nbf": NOW + 60 }), None),
         (json!({ "nbf": NOW + 61 }), Some(R::EARLY_TICKET)),
         (json!({ "nbf": NOW as f64 + 60.9 }), None),
         (json!({ "nbf": 0 }), None),
         (json!({ "nbf": -5 }), None),
         (json!({ "nbf": 1e300 }), Some(R::EARLY_TICKET)),
-        (json!({ "nbf": NOW.to_string() }), Some(R::BAD_TICKET)),
-        (json!({ "nbf": false }), Some(R::BAD_TICKET)),
+        (json!({ "nbf": NOW.to_string() }), Some(R::BAD_NBF)),
+        (json!({ "nbf": false }), Some(R::BAD_NBF)),
         (json!({ "iat": NOW + 60 }), None),
         (json!({ "iat": NOW + 61 }), Some(R::EARLY_TICKET)),
         (json!({ "iat": NOW - 1_000_000 }), None),
-        (json!({ "iat": "yesterday" }), Some(R::BAD_TICKET)),
+        (json!({ "iat": "yesterday" }), Some(R::BAD_IAT)),
         (json!({ "nbf": NOW, "iat": NOW + 61 }), Some(R::EARLY_TICKET)),
         (json!({ "nbf": NOW + 61, "iat": NOW }), Some(R::EARLY_TICKET)),
         (json!({ "nbf": NOW + 61, "exp": NOW - 1 }), Some(R::EARLY_TICKET)),
@@ -251,19 +268,23 @@ fn times() {
         assert_eq!(claims(change.clone()).err(), verdict, "{change}");
     }
     // A claim of null is there, and is no number.
+    for (text, verdict) in [
+        (r#"{"sub":"alice","exp":null}"#, R::BAD_EXP),
+        (r#"{"sub":"alice","exp":9999999999,"nbf":null}"#, R::BAD_NBF),
+        (r#"{"sub":"alice","exp":9999999999,"iat":null}"#, R::BAD_IAT),
+        (r#"[{"sub":"alice","exp":9999999999}]"#, R::NO_EXP),
+        (r#""alice""#, R::NO_EXP),
+        ("9999999999", R::NO_EXP),
+        ("null", R::NO_EXP),
+    ] {
+        assert_eq!(raw_claims(text), Err(verdict), "{text}");
+    }
     for text in [
-        r#"{"sub":"alice","exp":null}"#,
-        r#"{"sub":"alice","exp":9999999999,"nbf":null}"#,
-        r#"{"sub":"alice","exp":9999999999,"iat":null}"#,
         r#"{"sub":"alice","exp":1e400}"#,
         r#"{"sub":"alice","exp":NaN}"#,
         r#"{"sub":"alice","exp":Infinity}"#,
         r#"{"sub":"alice","exp":9999999999"#,
         r#"{"sub":"alice","exp":9999999999}}"#,
-        r#"[{"sub":"alice","exp":9999999999}]"#,
-        r#""alice""#,
-        "9999999999",
-        "null",
         "",
         "\u{feff}{\"sub\":\"alice\",\"exp\":9999999999}",
     ] {
@@ -361,11 +382,15 @@ fn subjects() {
 fn limits() {
     for max in [json!(0), json!(-1), json!(1.5), json!("1000"), json!(true), json!([1]), json!({})]
     {
-        assert_eq!(claims(json!({ "max": max })), Err(Reject::BAD_TICKET), "{max}");
+        assert_eq!(claims(json!({ "max": max })), Err(Reject::BAD_MAX), "{max}");
     }
-    for text in ["null", "18446744073709551616", "1e400"] {
+    for (text, verdict) in [
+        ("null", Reject::BAD_MAX),
+        ("18446744073709551616", Reject::BAD_MAX),
+        ("1e400", Reject::BAD_TICKET), // no JSON
+    ] {
         let text = format!(r#"{{"sub":"alice","exp":{},"max":{text}}}"#, NOW + 600);
-        assert_eq!(raw_claims(&text), Err(Reject::BAD_TICKET), "{text}");
+        assert_eq!(raw_claims(&text), Err(verdict), "{text}");
     }
     assert_eq!(claims(json!({ "max": 1 })).unwrap().max_bytes, Some(1));
     assert_eq!(claims(json!({ "max": u64::MAX })).unwrap().max_bytes, Some(u64::MAX));
@@ -384,10 +409,26 @@ fn limits() {
         json!(["image/ü"]),
         json!(["image/png\0"]),
     ] {
-        assert_eq!(claims(json!({ "types": types })), Err(Reject::BAD_TICKET), "{types}");
+        assert_eq!(claims(json!({ "types": types })), Err(Reject::BAD_TYPES), "{types}");
     }
     let null = format!(r#"{{"sub":"alice","exp":{},"types":null}}"#, NOW + 600);
-    assert_eq!(raw_claims(&null), Err(Reject::BAD_TICKET));
+    assert_eq!(raw_claims(&null), Err(Reject::BAD_TYPES));
+    // A pattern stands alone: conditions of a policy are a conjunction.
+    for types in [
+        json!(["image/*", "text/plain"]),
+        json!(["text/plain", "image/*"]),
+        json!(["image/*", "video/*"]),
+        json!(["image/*", "image/png"]),
+    ] {
+        assert_eq!(claims(json!({ "types": types })), Err(Reject::MIXED_TYPES), "{types}");
+    }
+    let images = Some(vec!["image/*".to_owned()]);
+    assert_eq!(claims(json!({ "types": ["image/*"] })).unwrap().content_types, images);
+    for types in
+        [json!(["*/*"]), json!(["*"]), json!(["image*"]), json!(["ima*/png"]), json!(["a/*b"])]
+    {
+        assert_eq!(claims(json!({ "types": types })), Err(Reject::BAD_TYPES), "{types}");
+    }
     assert_eq!(claims(json!({ "types": [] })).unwrap().content_types, Some(Vec::new()));
 }
 

@@ -105,11 +105,13 @@ pub fn is_prefix(text: &str) -> bool {
     is_one && !text.starts_with('/') && text.len() <= 512 && text.chars().all(plain)
 }
 
-/// As browsers give it: in lower case (W3C File API), without parameters. They say image/jpeg.
+/// As browsers give it: in lower case (W3C File API), without parameters. They say image/jpeg. Or
+/// all of a kind: `image/*`.
 pub fn is_content_type(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"!#&-^_.+".contains(&b);
     let is_half = |half: &str| !half.is_empty() && half.bytes().all(plain);
-    text.split('/').count() == 2 && text.split('/').all(is_half) && text != "image/jpg"
+    let is_type = |(kind, rest): (&str, &str)| is_half(kind) && (is_half(rest) || rest == "*");
+    text.split_once('/').is_some_and(is_type) && text != "image/jpg"
 }
 
 pub fn is_path(text: &str) -> bool {

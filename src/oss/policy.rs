@@ -22,7 +22,7 @@ pub struct Terms<'a> {
     /// Object keys must start with this.
     pub prefix: String,
     pub max_bytes: u64,
-    /// Allowed `Content-Type`s; empty: any.
+    /// Allowed `Content-Type`s, or `image/*` alone; empty: any.
     pub content_types: Vec<String>,
     pub forbid_overwrite: bool,
     /// The callback parameter. Unpinned, an uploader could drop it.
@@ -91,6 +91,10 @@ fn encode(terms: &Terms, pinned: &Members) -> String {
     ];
     match terms.content_types.as_slice() {
         [] => {}
+        [one] if one.ends_with('*') => {
+            let start = one.trim_end_matches('*');
+            conditions.push(json!(["starts-with", "$content-type", start]));
+        }
         [one] => conditions.push(json!(["eq", "$content-type", one])),
         several => conditions.push(json!(["in", "$content-type", several])),
     }
@@ -99,14 +103,26 @@ fn encode(terms: &Terms, pinned: &Members) -> String {
     base64_json(vec![("expiration", expiration.into()), ("conditions", conditions.into())])
 }
 
+/// Conditions are a conjunction, and `in` takes whole values: a pattern must be the only one.
+pub fn has_mixed_patterns(content_types: &[String]) -> bool {
+    content_types.len() > 1 && content_types.iter().any(|one| one.contains('*'))
+}
+
+/// Whether a list has a type, or a pattern for it.
+pub fn allows(content_types: &[String], wanted: &str) -> bool {
+    let fits = |one: &String| one.strip_suffix('*').is_some_and(|start| wanted.starts_with(start));
+    content_types.iter().any(|one| one == wanted || fits(one))
+}
+
 /// What clients of both versions read.
 fn response(terms: &Terms, policy: &str, signature: &str, mut fields: Members) -> Members {
     // OSS puts the file's name in, after it has checked the policy.
     fields.push(("key", format!("{}${{filename}}", terms.prefix).into()));
     fields.push(("policy", policy.into()));
     fields.push(("success_action_status", "200".into()));
-    if let [one] = terms.content_types.as_slice() {
-        fields.push(("Content-Type", one.as_str().into()));
+    match terms.content_types.as_slice() {
+        [one] if !one.ends_with('*') => fields.push(("Content-Type", one.as_str().into())),
+        _ => {} // the client knows its file's
     }
     vec![
         ("host", terms.host.into()),

@@ -7,12 +7,14 @@ use serde_json::Value;
 use sha2::Sha256;
 
 use crate::oss::credentials::Secret;
-use crate::oss::policy::keyed;
+use crate::oss::policy::{has_mixed_patterns, keyed};
 use crate::reject::Reject;
 
 const MAX_TOKEN_BYTES: usize = 4096;
 pub const MAX_SUBJECT_BYTES: usize = 128;
 const LEEWAY_SECONDS: u64 = 60;
+/// From the year 5138 on, a time is one in milli-, micro- or nanoseconds.
+const NOT_SECONDS: std::ops::Range<u64> = 100_000_000_000..10_000_000_000_000_000_000;
 
 /// What a good token allows, within the configuration.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,13 +29,16 @@ pub struct UploadToken {
 
 impl UploadToken {
     pub fn verify(text: &str, secret: &Secret, now: u64) -> Result<UploadToken, Reject> {
-        let claims = signed_claims(text, secret).ok_or(Reject::BAD_TICKET)?;
-        let expire = claim(&claims, "exp", seconds)?.ok_or(Reject::BAD_TICKET)?;
-        for name in ["nbf", "iat"] {
-            let since = claim(&claims, name, seconds)?.unwrap_or_default();
+        let claims = signed_claims(text, secret)?;
+        let expire = claim(&claims, "exp", seconds, Reject::BAD_EXP)?.ok_or(Reject::NO_EXP)?;
+        for (name, reject) in [("nbf", Reject::BAD_NBF), ("iat", Reject::BAD_IAT)] {
+            let since = claim(&claims, name, seconds, reject)?.unwrap_or_default();
             if since > now + LEEWAY_SECONDS {
                 return Err(Reject::EARLY_TICKET);
             }
+        }
+        if NOT_SECONDS.contains(&expire) {
+            return Err(Reject::LONG_EXP);
         }
         if expire <= now {
             return Err(Reject::EXPIRED_TICKET);
@@ -44,26 +49,36 @@ impl UploadToken {
         if !length_fits || subject.starts_with('.') || !subject.bytes().all(plain) {
             return Err(Reject::BAD_SUBJECT);
         }
-        let max_bytes = claim(&claims, "max", |max| max.as_u64().filter(|max| *max > 0))?;
-        let content_types = claim(&claims, "types", strings)?;
+        let positive = |max: &Value| max.as_u64().filter(|max| *max > 0);
+        let max_bytes = claim(&claims, "max", positive, Reject::BAD_MAX)?;
+        let content_types = claim(&claims, "types", strings, Reject::BAD_TYPES)?;
+        if content_types.as_deref().is_some_and(has_mixed_patterns) {
+            return Err(Reject::MIXED_TYPES);
+        }
         Ok(UploadToken { subject, max_bytes, content_types, expire })
     }
 }
 
 /// The claims of a token that `secret` signs. Nothing is parsed before its signature is good.
-fn signed_claims(text: &str, secret: &Secret) -> Option<Value> {
-    let (signed, mac) = text.rsplit_once('.')?;
-    let (header, claims) = signed.split_once('.')?;
-    if text.len() > MAX_TOKEN_BYTES {
-        return None;
-    }
+fn signed_claims(text: &str, secret: &Secret) -> Result<Value, Reject> {
+    let short = Some(text).filter(|text| text.len() <= MAX_TOKEN_BYTES);
+    let (signed, mac) = short.and_then(|text| text.rsplit_once('.')).ok_or(Reject::BAD_TICKET)?;
+    let (header, claims) = signed.split_once('.').ok_or(Reject::BAD_TICKET)?;
+    let decode = |part: &str| BASE64URL.decode(part).map_err(|_| Reject::BAD_TICKET);
+    let header = decode(header)?;
     let expected = keyed::<Hmac<Sha256>>(secret.expose().as_bytes()).chain_update(signed);
-    expected.verify_slice(&BASE64URL.decode(mac).ok()?).ok()?;
-    let json = |part| serde_json::from_slice::<Value>(&BASE64URL.decode(part).ok()?).ok();
-    let header = json(header)?;
+    if expected.verify_slice(&decode(mac)?).is_err() {
+        // For who has minted it with another algorithm, which cannot be verified here.
+        let is_ours = header.windows(5).any(|word| word == b"HS256");
+        return Err(if is_ours { Reject::BAD_MAC } else { Reject::BAD_ALGORITHM });
+    }
+    let json =
+        |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).map_err(|_| Reject::BAD_TICKET);
+    let header = json(&header)?;
     // `crit` names extensions that must be understood (RFC 7515, 4.1.11).
-    let is_plain = header.get("alg")? == "HS256" && header.get("crit").is_none();
-    if is_plain { json(claims) } else { None }
+    let is_hs256 = header.get("alg").is_some_and(|alg| alg == "HS256");
+    let is_plain = is_hs256 && header.get("crit").is_none();
+    if is_plain { json(&decode(claims)?) } else { Err(Reject::BAD_ALGORITHM) }
 }
 
 /// What `read` makes of a claim, if there is one. It makes nothing of a claim of another type.
@@ -71,9 +86,10 @@ fn claim<T>(
     claims: &Value,
     name: &str,
     read: fn(&Value) -> Option<T>,
+    reject: Reject,
 ) -> Result<Option<T>, Reject> {
     let Some(value) = claims.get(name) else { return Ok(None) };
-    read(value).map(Some).ok_or(Reject::BAD_TICKET)
+    read(value).map(Some).ok_or(reject)
 }
 
 /// Since 1970, perhaps with a fraction (RFC 7519, 2).
@@ -83,7 +99,10 @@ fn seconds(value: &Value) -> Option<u64> {
 
 fn strings(list: &Value) -> Option<Vec<String>> {
     // A `$` would be an escape in the policy.
-    let plain = |text: &&str| text.bytes().all(|b| b.is_ascii_graphic() && b != b'$');
+    let plain = |text: &&str| {
+        let fixed = text.strip_suffix("/*").unwrap_or(text);
+        fixed.bytes().all(|b| b.is_ascii_graphic() && b != b'$' && b != b'*')
+    };
     let text = |item: &Value| item.as_str().filter(plain).map(str::to_owned);
     list.as_array()?.iter().map(text).collect()
 }
