@@ -1,5 +1,7 @@
 //! Policies: known answers (tests/vectors/post-policy.json says where from), and what is pinned.
 
+use std::collections::BTreeSet;
+
 use appserver::oss::credentials::{Credentials, Secret};
 use appserver::oss::policy::{self, Terms};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
@@ -108,6 +110,40 @@ fn v1_is_the_original_json() {
     assert_eq!(answer["fields"]["OSSAccessKeyId"], "ak");
     assert_eq!(answer["fields"]["callback"], callback);
     assert_eq!(answer["fields"]["signature"], answer["signature"]);
+}
+
+/// Clients read these and no others: an empty token, an envelope or a `key` breaks some that work.
+#[test]
+fn both_answers_have_the_names_that_clients_read_and_no_more() {
+    let ids = ["accessid", "accessId", "accessKeyId", "ossAccessKeyId", "OSSAccessKeyId"];
+    let tokens = ["security_token", "x-oss-security-token"];
+    let both =
+        ["callback", "dir", "expire", "fields", "host", "method", "policy", "signature", "url"];
+    let v4 = ["version", "x_oss_credential", "x_oss_date", "x_oss_signature_version"];
+    let names = |answer: &Value| -> BTreeSet<String> {
+        answer.as_object().unwrap().keys().cloned().collect()
+    };
+    let set = |lists: &[&[&str]]| -> BTreeSet<String> {
+        lists.concat().into_iter().map(str::to_owned).collect()
+    };
+    let terms = terms(None, &[]);
+    let (lasting, temporary) = (credentials(None), credentials(Some("token==")));
+    let [old, new] = [&lasting, &temporary].map(|key| policy::answer_v1(&terms, key));
+    assert_eq!(names(&old), set(&[&both, &ids]));
+    assert_eq!(names(&new), set(&[&both, &ids, &tokens]));
+    for name in ids {
+        assert_eq!((&old[name], &new[name]), (&json!("ak"), &json!("ak")), "{name}");
+    }
+    for name in tokens {
+        assert_eq!(new[name], "token==", "{name}");
+    }
+    let [old, new] = [&lasting, &temporary].map(|key| policy::answer_v4(&terms, key));
+    assert_eq!(names(&old), set(&[&both, &v4]));
+    assert_eq!(names(&new), set(&[&both, &v4, &tokens[..1]]));
+    assert_eq!(
+        (&old["version"], &new["security_token"]),
+        (&json!("OSS4-HMAC-SHA256"), &json!("token=="))
+    );
 }
 
 #[test]

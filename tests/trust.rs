@@ -639,7 +639,7 @@ fn another_customers_bucket_is_refused() {
     for (target, body, words) in [
         ("/callback", format!("{ours}&{object}"), "token is missing"),
         (&good, format!("bucket=evilbucket&{object}"), "another bucket"),
-        (&good, object.to_owned(), "another bucket"),
+        (&good, object.to_owned(), "body does not name a bucket"),
         (
             &good,
             format!("{ours}&filename=user%2Fbob%2Fa"),

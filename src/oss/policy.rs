@@ -44,7 +44,14 @@ pub fn answer_v1(terms: &Terms, credentials: &Credentials) -> Value {
     fields.push(("OSSAccessKeyId", id.into()));
     fields.push(("signature", signature.as_str().into()));
     let mut response = response(terms, &policy, &signature, fields);
-    response.push(("accessid", id.into()));
+    // Clients were written from samples that spell it in each of these ways.
+    for name in ["accessid", "accessId", "accessKeyId", "ossAccessKeyId", "OSSAccessKeyId"] {
+        response.push((name, id.into()));
+    }
+    if let Some(token) = &credentials.security_token {
+        response.push(("security_token", token.expose().into()));
+        response.push(("x-oss-security-token", token.expose().into()));
+    }
     response.into_iter().collect()
 }
 
@@ -63,6 +70,7 @@ pub fn answer_v4(terms: &Terms, credentials: &Credentials) -> Value {
     let signature = hex(&hmac_sha256(&key, policy.as_bytes()));
     fields.push(("x-oss-signature", signature.as_str().into()));
     let mut response = response(terms, &policy, &signature, fields);
+    response.push(("version", V4_VERSION.into()));
     response.push(("x_oss_signature_version", V4_VERSION.into()));
     response.push(("x_oss_credential", credential.into()));
     response.push(("x_oss_date", date.into()));
