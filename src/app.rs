@@ -67,10 +67,15 @@ impl App {
         Outcome::Response(match request.method.as_str() {
             "POST" => return Outcome::Callback(self.callback(request, now)),
             "GET" | "HEAD" => self.get(request, now).unwrap_or_else(Response::reject),
-            "OPTIONS" => Response::text(204, "")
-                .with("Access-Control-Allow-Methods", METHODS)
-                .with("Access-Control-Allow-Headers", "Authorization, Content-Type")
-                .with("Access-Control-Max-Age", "86400"),
+            // Libraries add headers of their own (`traceparent`, `token`), which mean nothing here.
+            // With credentials `*` would be a name, and never `Authorization` (Fetch, 4.8).
+            "OPTIONS" => {
+                let asked = request.header("access-control-request-headers");
+                Response::text(204, "")
+                    .with("Access-Control-Allow-Methods", METHODS)
+                    .with("Access-Control-Allow-Headers", asked.unwrap_or("*").to_owned())
+                    .with("Access-Control-Max-Age", "86400")
+            }
             _ => Response::text(405, "method not allowed\n").with("Allow", METHODS),
         })
     }
@@ -280,9 +285,9 @@ impl App {
         }
         let response = response.with("Vary", "Origin");
         match request.header("origin") {
-            Some(origin) if allowed.iter().any(|one| one == origin) => {
-                response.with("Access-Control-Allow-Origin", origin.to_owned())
-            }
+            Some(origin) if allowed.iter().any(|one| one == origin) => response
+                .with("Access-Control-Allow-Credentials", "true")
+                .with("Access-Control-Allow-Origin", origin.to_owned()),
             _ => response,
         }
     }

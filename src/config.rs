@@ -131,7 +131,6 @@ impl Config {
     pub fn from_vars(vars: &Vars) -> Read<Config> {
         refuse_unknown(vars)?;
         let mut read = Reader { vars, in_force: BTreeMap::new() };
-        read.text("CREDENTIALS_DIRECTORY", is_folder)?; // where `secret` looks
         let (host, bucket, region) = read.bucket_address()?;
         let is_same = |(name, place): (&str, &str)| {
             ["", &bucket].contains(&name) && ["", &region].contains(&place)

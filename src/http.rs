@@ -12,7 +12,8 @@ pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// The request headers that are read here, and what is said of one that is not ASCII. All others
 /// end at the proxy.
-pub const HEADERS: [(&str, Reject); 6] = [
+pub const HEADERS: [(&str, Reject); 7] = [
+    ("access-control-request-headers", Reject(400, "requested headers are not ASCII")),
     ("authorization", Reject(400, "authorization is not ASCII")),
     ("content-type", Reject(400, "content-type is not ASCII")),
     ("if-none-match", Reject(400, "if-none-match is not ASCII")),

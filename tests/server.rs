@@ -1,7 +1,7 @@
 //! The real binary over real sockets: routes, headers, exit codes, and what reaches the log.
 
 use serde_json::{Value, json};
-use support::{Server, request, run};
+use support::{Reply, Server, request, run, send};
 
 /// Alibaba's example (tests/vectors/callback-real.json): good under the built-in key.
 const TARGET: &str = "/index.php?id=1&index=2";
@@ -33,14 +33,15 @@ fn both_contracts_are_served() {
     assert_eq!(v1.header("x-content-type-options"), Some("nosniff"));
     let names: Vec<String> =
         json_of(&v1.body).as_object().unwrap().keys().map(String::clone).collect();
-    let expected = "accessid callback dir expire fields host method policy signature url";
+    let expected = "OSSAccessKeyId accessId accessKeyId accessid callback dir expire fields host \
+                    method ossAccessKeyId policy signature url";
     assert_eq!(names.join(" "), expected);
 
     let v4 = request(server.address, "GET", "/get_post_signature_for_oss_upload?x=1", &[], b"");
     assert_eq!(v4.status, 200);
     let names: Vec<String> =
         json_of(&v4.body).as_object().unwrap().keys().map(String::clone).collect();
-    let expected = "callback dir expire fields host method policy signature url \
+    let expected = "callback dir expire fields host method policy signature url version \
                     x_oss_credential x_oss_date x_oss_signature_version";
     assert_eq!(names.join(" "), expected);
     server.wait_log("GET \"/get_post_signature_for_oss_upload\" 200 policy dir=");
@@ -103,7 +104,117 @@ fn origins() {
     assert_eq!(preflight.status, 204);
     let methods = preflight.header("access-control-allow-methods");
     assert_eq!(methods, Some("GET, HEAD, POST, OPTIONS"));
-    assert!(preflight.header("access-control-allow-headers").unwrap().contains("Authorization"));
+}
+
+/// Whether a browser lets a page read the response (Fetch, 4.10, "CORS check").
+fn is_readable(reply: &Reply, origin: &str, with_credentials: bool) -> bool {
+    let allowed = reply.header("access-control-allow-origin");
+    let credentials = reply.header("access-control-allow-credentials");
+    if !with_credentials && allowed == Some("*") {
+        return true;
+    }
+    allowed == Some(origin) && (!with_credentials || credentials == Some("true"))
+}
+
+/// Whether it sends the request after this preflight (Fetch, 4.8, "CORS-preflight fetch").
+fn passes(reply: &Reply, origin: &str, with_credentials: bool, names: &str) -> bool {
+    let allowed = reply.header("access-control-allow-headers").unwrap_or_default();
+    let allowed: Vec<String> =
+        allowed.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
+    let has = |name: &str| allowed.iter().any(|one| one == name);
+    let mut names = names.split(',').filter(|name| !name.is_empty());
+    is_readable(reply, origin, with_credentials)
+        && reply.status == 204
+        && names.all(|name| has(name) || (has("*") && !with_credentials && name != "authorization"))
+}
+
+/// As browsers ask for it: what libraries add (tracing, tokens of the page's own backend) passes,
+/// and a page with credentials is served where its origin is listed.
+#[test]
+fn preflights_pass_whatever_libraries_add() {
+    let page = "https://www.example.com";
+    let listed = "https://www.example.com,capacitor://localhost,tauri://localhost,app://.,\
+                  chrome-extension://abcdefghijklmnopabcdefghijklmnop";
+    let servers = ["", listed].map(|list| Server::start(&[("ALLOW_ORIGIN", list)]));
+    let ask = |server: &Server, origin: &str, names: &str| {
+        let headers = [
+            ("Origin", origin),
+            ("Access-Control-Request-Method", "GET"),
+            ("Access-Control-Request-Headers", names),
+        ];
+        let headers = if names.is_empty() { &headers[..2] } else { &headers };
+        request(server.address, "OPTIONS", "/", headers, b"")
+    };
+    for names in [
+        "",
+        "authorization",
+        "sentry-trace,baggage",
+        "traceparent,tracestate",
+        "x-requested-with",
+        "token",
+        "authorization,content-type,token,x-access-token,x-csrf-token",
+        "x-b3-traceid,x-b3-spanid,tenant-id",
+        "cache-control,pragma",
+    ] {
+        let [any, list] = [0, 1].map(|at| ask(&servers[at], page, names));
+        assert!(passes(&any, page, false, names), "{names}: {any:?}");
+        assert_eq!(any.header("access-control-allow-credentials"), None, "never with a star");
+        for with_credentials in [false, true] {
+            assert!(passes(&list, page, with_credentials, names), "{names}: {list:?}");
+        }
+        let other = ask(&servers[1], "https://evil.example", names);
+        assert!(!passes(&other, "https://evil.example", false, names), "{names}: {other:?}");
+        assert_eq!(other.header("access-control-allow-credentials"), None);
+    }
+    for origin in listed.split(',') {
+        let reply = request(servers[1].address, "GET", "/", &[("Origin", origin)], b"");
+        assert!(is_readable(&reply, origin, true), "{origin}: {reply:?}");
+    }
+}
+
+/// Refusals too, those of the proxy among them, and with the credentials of a listed origin.
+#[test]
+fn every_answer_can_be_read_by_the_page_that_may_ask() {
+    let cases = [("", false), (PAGE, false), (PAGE, true)];
+    std::thread::scope(|scope| {
+        for (list, with_credentials) in cases {
+            scope.spawn(move || check_answers(list, with_credentials));
+        }
+    });
+}
+
+const PAGE: &str = "https://www.example.com";
+
+fn check_answers(list: &str, with_credentials: bool) {
+    let secret = ("UPLOAD_JWT_SECRET", "ticketSecretOfMoreThanThirtyTwoBytes");
+    let servers = [
+        Server::start(&[("ALLOW_ORIGIN", list)]),
+        Server::start(&[("ALLOW_ORIGIN", list), secret]),
+        Server::start(&[
+            ("ALLOW_ORIGIN", list),
+            ("OSS_STS_ROLE_ARN", "acs:ram::1:role/a"),
+            ("OSS_STS_ENDPOINT", "http://127.0.0.1:9"),
+        ]),
+    ];
+    for (server, method, target, more, status) in [
+        (0, "GET", "/", ("Accept", "*/*"), 200),
+        (0, "GET", "/nothing", ("Accept", "*/*"), 404),
+        (0, "PUT", "/", ("Accept", "*/*"), 405),
+        (0, "POST", "/", ("Accept", "*/*"), 400),
+        (1, "GET", "/", ("Accept", "*/*"), 401),
+        (1, "GET", "/", ("Authorization", "Bearer x"), 401),
+        (2, "GET", "/", ("Accept", "*/*"), 503),
+    ] {
+        let headers = [("Origin", PAGE), more];
+        let reply = request(servers[server].address, method, target, &headers, b"");
+        assert_eq!(reply.status, status, "{method} {target}");
+        assert!(is_readable(&reply, PAGE, with_credentials), "{list} {status}: {reply:?}");
+    }
+    // The proxy's own, of a request that never comes whole.
+    let head = format!("POST / HTTP/1.1\r\nHost: x\r\nOrigin: {PAGE}\r\nContent-Length: 9\r\n\r\n");
+    let reply = send(servers[0].address, head.as_bytes(), false).unwrap();
+    assert_eq!(reply.status, 408);
+    assert!(is_readable(&reply, PAGE, with_credentials), "{list}: {reply:?}");
 }
 
 #[test]
