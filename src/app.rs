@@ -202,14 +202,13 @@ impl App {
         if self.tokens.is_none() && self.bucket.is_none() {
             return Ok(());
         }
-        let [object, bucket] = ["object", "bucket"].map(|name| upload.field(name));
-        for (field, reject) in [(object, Reject::BODY_UNREADABLE), (bucket, Reject::NO_BUCKET)] {
-            if field.is_empty() {
-                return Err(reject);
-            }
+        let object = upload.field("object");
+        if object.is_empty() {
+            return Err(Reject::BODY_UNREADABLE);
         }
+        let bucket = upload.field("bucket");
         if bucket != self.config.bucket {
-            return Err(Reject::OTHER_BUCKET);
+            return Err(if bucket.is_empty() { Reject::NO_BUCKET } else { Reject::OTHER_BUCKET });
         }
         if !object.starts_with(prefix) {
             return Err(Reject::OTHER_PREFIX);

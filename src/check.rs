@@ -24,6 +24,7 @@ pub fn run(vars: &Vars, online: bool, now: u64) -> Result<ExitCode, ConfigError>
     let mut config = App::new(config, now)?.config;
     let mut out = io::stdout(); // whoever reads it may stop, as `grep -q` does
     let _ = write!(out, "{}", config.report);
+    let _ = writeln!(out, "note {}", contract(&config));
     for warning in warnings(&config, vars, online) {
         let _ = writeln!(out, "warn {warning}");
     }
@@ -57,6 +58,18 @@ pub fn run(vars: &Vars, online: bool, now: u64) -> Result<ExitCode, ConfigError>
     Ok(code)
 }
 
+/// Which clients, written from Alibaba's samples, this configuration serves as they are.
+pub fn contract(config: &Config) -> String {
+    let clients = match &config.source {
+        Source::Fixed(key) if key.security_token.is_none() => {
+            "V1 (GET /) and V4 that post no x-oss-security-token: the key is a lasting one"
+        }
+        _ => "V4 (GET /get_post_signature_for_oss_upload): the key is a temporary one",
+    };
+    let callback = if config.callback.is_some() { "callback" } else { "no callback" };
+    format!("clients that post {callback}, {clients}")
+}
+
 /// What works, but may not do what was meant.
 fn warnings(config: &Config, vars: &Vars, online: bool) -> Vec<String> {
     let mut warnings = Vec::from_iter(config::bare_secrets(vars));
@@ -64,9 +77,17 @@ fn warnings(config: &Config, vars: &Vars, online: bool) -> Vec<String> {
     if !prefix.is_empty() && !prefix.ends_with('/') {
         warnings.push(format!("UPLOAD_DIR: without a slash at its end it covers {prefix}2/ too"));
     }
+    let is_clear = config.host.starts_with("http:");
+    for (is_so, warning) in [
+        (is_clear, "OSS_HOST: in the clear, so whoever is on the way reads and changes uploads"),
+        (config.expire_seconds < 30, "EXPIRE_TIME: slow phones may begin uploads later than that"),
+    ] {
+        warnings.extend(is_so.then(|| warning.to_owned()));
+    }
     // OSS calls back over IPv4.
     let is_public = |address: SocketAddr| match address.ip() {
-        IpAddr::V4(ip) => !(ip.is_private() || ip.is_loopback() || ip.is_link_local()),
+        IpAddr::V4(ip) if ip.is_private() || ip.is_loopback() || ip.is_link_local() => false,
+        IpAddr::V4(ip) => !matches!(ip.octets(), [0 | 224..=255, ..] | [100, 64..=127, ..]),
         IpAddr::V6(_) => false,
     };
     let urls = config.callback.as_ref().map_or("", |callback| &callback.url);

@@ -132,9 +132,7 @@ impl Config {
         refuse_unknown(vars)?;
         let mut read = Reader { vars, in_force: BTreeMap::new() };
         let (host, bucket, region) = read.bucket_address()?;
-        let is_same = |(name, place): (&str, &str)| {
-            ["", &bucket].contains(&name) && ["", &region].contains(&place)
-        };
+        let is_same = |(name, _): (&str, &str)| ["", &bucket].contains(&name);
         let is_ours = |text: &str| is_origin(text) && named_by(text).is_some_and(is_same);
         let internal_host = read.value("OSS_INTERNAL_HOST", &host, is_ours)?;
         let upload_dir = read.text("UPLOAD_DIR", is_prefix)?;
@@ -186,8 +184,7 @@ pub fn wrong<T>(name: &str, problem: impl Display) -> Read<T> {
 /// A misspelt variable would be ignored in silence, and its default be in force.
 fn refuse_unknown(vars: &Vars) -> Read<()> {
     for (name, ours) in OTHER_NAMES {
-        let is_meant = name.starts_with("OSS_") || !vars.contains_key(ours);
-        if vars.contains_key(name) && is_meant {
+        if vars.contains_key(name) && !vars.contains_key(ours) {
             return wrong(name, format_args!("unknown variable; is it {ours}?"));
         }
     }

@@ -43,6 +43,7 @@ fn run() -> Result<ExitCode, ConfigError> {
             if let Some(warning) = config::bare_secrets(&vars) {
                 log::line(time::now(), &warning);
             }
+            log::line(time::now(), &check::contract(&app.config));
             eprintln!("appserver: {}", server::run(&listen, app));
             return Ok(ExitCode::FAILURE);
         }

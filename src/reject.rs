@@ -58,8 +58,7 @@ impl Reject {
     pub const NO_EXP: Reject = Reject(401, "ticket's exp is missing");
     pub const BAD_EXP: Reject = Reject(401, "ticket's exp is not a number");
     pub const LONG_EXP: Reject = Reject(401, "ticket's exp is in milliseconds, not in seconds");
-    pub const BAD_NBF: Reject = Reject(401, "ticket's nbf is not a number");
-    pub const BAD_IAT: Reject = Reject(401, "ticket's iat is not a number");
+    pub const BAD_BEGIN: Reject = Reject(401, "ticket's nbf or iat is not a number");
     pub const BAD_MAX: Reject = Reject(401, "ticket's max is not a whole number from 1");
     pub const BAD_TYPES: Reject = Reject(401, "ticket's types is not a list of content types");
     pub const MIXED_TYPES: Reject = Reject(401, "ticket's types has image/* beside others");

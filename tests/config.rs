@@ -187,7 +187,7 @@ fn every_mistake_names_its_variable() {
         ("CALLBACK_TOKEN_TTL", "0", "from 1 to 2592000"),
         ("UPLOAD_LOG", "/does/not/exist", "is not a folder"),
         ("CREDENTIALS_DIRECTORY", "/does/not/exist", "is not a folder"),
-        ("CREDENTIALS_DIRECTORY", "\"/run\"", "begins with a quote"),
+        ("CREDENTIALS_DIRECTORY", "\"/run\"", "begins or ends with a quote"),
         ("OSS_INTERNAL_HOST", "examplebucket", "is not https://BUCKET.ENDPOINT"),
         ("OSS_STS_ROLE_ARN", "acs:ram::1:user/x", "is not acs:ram::ACCOUNT:role/NAME"),
         ("OSS_STS_ENDPOINT", "http://100.100.100.200", "is not https://HOST"),

@@ -23,16 +23,10 @@ pub fn is_origin(url: &str) -> bool {
 /// As browsers write it (WHATWG URL): in lower case, no default port. Apps have their own schemes.
 pub fn is_page_origin(text: &str) -> bool {
     let Some((scheme, host)) = text.split_once("://") else { return text == "null" };
-    let is_default = match scheme {
-        "http" => host.ends_with(":80"),
-        "https" => host.ends_with(":443"),
-        _ => ["ftp", "ws", "wss"].contains(&scheme), // no page comes from there
-    };
-    let is_web = format!("https://{host}");
-    !is_default
-        && text == text.to_ascii_lowercase()
-        && is_word(scheme)
-        && (host == "." || is_origin(&is_web))
+    let never = [("http", ":80"), ("https", ":443"), ("ftp", ""), ("ws", ""), ("wss", "")];
+    let is_never = never.iter().any(|(one, end)| scheme == *one && host.ends_with(end));
+    let is_host = host == "." || is_origin(&format!("https://{host}"));
+    !is_never && is_host && is_word(scheme) && text == text.to_ascii_lowercase()
 }
 
 /// One to five that OSS may try in turn.
@@ -64,8 +58,10 @@ const REGIONS: [(&str, &str); 6] = [
 /// Bucket and region that an origin names; a custom domain names neither. None: it is one of OSS
 /// that has no valid bucket in front, or it is not in lower case.
 pub fn named_by(origin: &str) -> Option<(&str, &str)> {
-    let host =
-        host_of(origin).filter(|host| *host == host.to_ascii_lowercase())?.split(':').next()?;
+    let host = host_of(origin)?.split(':').next()?;
+    if host != host.to_ascii_lowercase() {
+        return None;
+    }
     let Some(domain) = host.strip_suffix(".aliyuncs.com") else { return Some(("", "")) };
     let (bucket, endpoint) = domain.split_once('.').filter(|(bucket, _)| is_name(bucket))?;
     let classic = endpoint.strip_prefix("vpc100-").unwrap_or(endpoint).strip_prefix("oss-");
@@ -123,21 +119,12 @@ pub fn is_path(text: &str) -> bool {
 const CALLBACK_VARIABLES: &str = "bucket object etag size mimeType imageInfo.height \
     imageInfo.width imageInfo.format crc64 contentMd5 vpcId clientIp reqId operation";
 
-/// Why OSS would not fill in a template. It reports what it does not know as it stands, or empty.
+/// Why OSS would not fill in a template: what it does not know it reports as it stands, or empty.
 pub fn template_fault(text: &str, is_json: bool) -> Option<String> {
-    let escaped = text.to_ascii_lowercase();
-    if escaped.contains("%24%7b") || escaped.contains("%24{") {
-        return Some(
-            "has a variable percent-encoded; it must be ${bucket} as it stands".to_owned(),
-        );
-    }
-    if !is_json && text.trim_start().starts_with('{') {
-        return Some("is JSON, which CALLBACK_BODY_TYPE=application/json is for".to_owned());
-    }
-    for piece in text.split('$').skip(1) {
+    for piece in text.replace("%24", "$%").split('$').skip(1) {
         let variable = piece.strip_prefix('{').and_then(|rest| rest.split_once('}'));
         let Some((name, after)) = variable else {
-            return Some("has a $ that begins no ${variable}".to_owned());
+            return Some("has a $ that begins no ${variable}, or a percent-encoded one".to_owned());
         };
         if is_json && after.starts_with('"') {
             return Some(format!("has ${{{name}}} in quotes; in JSON, OSS quotes values itself"));
@@ -145,8 +132,8 @@ pub fn template_fault(text: &str, is_json: bool) -> Option<String> {
         let custom = name.strip_prefix("x:").unwrap_or_default();
         let is_custom = is_word(custom) && custom == custom.to_ascii_lowercase();
         if !is_custom && CALLBACK_VARIABLES.split(' ').all(|known| known != name) {
-            let known = "and x:name in lower case, of a form field of that name";
-            return Some(format!("OSS has no ${{{name}}}, but {CALLBACK_VARIABLES}, {known}"));
+            let others = "and x:name in lower case for a form field";
+            return Some(format!("OSS has no ${{{name}}}, but {CALLBACK_VARIABLES}, {others}"));
         }
     }
     None

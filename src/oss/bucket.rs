@@ -62,6 +62,12 @@ impl Bucket {
         if response.body().contains("specified endpoint") {
             return Err("the bucket is in another region than OSS_HOST says".to_owned());
         }
+        let date = response.headers().get("date").and_then(|date| date.to_str().ok());
+        // Within half of the life that policies have.
+        let mut near = now.saturating_sub(15)..=now + 15;
+        if let Some(date) = date.filter(|date| near.all(|second| time::http(second) != *date)) {
+            return Err(format!("its clock says {date}, and ours does not (timedatectl)"));
+        }
         let (_, code) = response.body().split_once("<Code>").unwrap_or_default();
         match code.split_once("</Code>") {
             Some((code, _)) => Ok(code.to_owned()),

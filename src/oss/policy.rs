@@ -99,21 +99,15 @@ fn encode(terms: &Terms, pinned: &Members) -> String {
     ];
     match terms.content_types.as_slice() {
         [] => {}
-        [one] if one.ends_with('*') => {
-            let start = one.trim_end_matches('*');
-            conditions.push(json!(["starts-with", "$content-type", start]));
-        }
-        [one] => conditions.push(json!(["eq", "$content-type", one])),
+        [one] => match one.strip_suffix('*') {
+            Some(start) => conditions.push(json!(["starts-with", "$content-type", start])),
+            None => conditions.push(json!(["eq", "$content-type", one])),
+        },
         several => conditions.push(json!(["in", "$content-type", several])),
     }
     conditions.extend(pinned.iter().map(|(name, value)| json!({ *name: value })));
     let expiration = time::iso8601(terms.expire);
     base64_json(vec![("expiration", expiration.into()), ("conditions", conditions.into())])
-}
-
-/// Conditions are a conjunction, and `in` takes whole values: a pattern must be the only one.
-pub fn has_mixed_patterns(content_types: &[String]) -> bool {
-    content_types.len() > 1 && content_types.iter().any(|one| one.contains('*'))
 }
 
 /// Whether a list has a type, or a pattern for it.
@@ -128,9 +122,9 @@ fn response(terms: &Terms, policy: &str, signature: &str, mut fields: Members) -
     fields.push(("key", format!("{}${{filename}}", terms.prefix).into()));
     fields.push(("policy", policy.into()));
     fields.push(("success_action_status", "200".into()));
-    match terms.content_types.as_slice() {
-        [one] if !one.ends_with('*') => fields.push(("Content-Type", one.as_str().into())),
-        _ => {} // the client knows its file's
+    let is_fixed = !terms.content_types.iter().any(|one| one.ends_with('*'));
+    if let ([one], true) = (terms.content_types.as_slice(), is_fixed) {
+        fields.push(("Content-Type", one.as_str().into()));
     }
     vec![
         ("host", terms.host.into()),
