@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use crate::app::App;
 use crate::config::{self, Config, ConfigError, Vars};
-use crate::oss::address::host_of;
+use crate::oss::address::{host_of, is_endpoint};
 use crate::oss::bucket::Bucket;
 use crate::oss::callback::PublicKey;
 use crate::oss::credentials::{Credentials, Source};
@@ -77,9 +77,11 @@ fn warnings(config: &Config, vars: &Vars, online: bool) -> Vec<String> {
     if !prefix.is_empty() && !prefix.ends_with('/') {
         warnings.push(format!("UPLOAD_DIR: without a slash at its end it covers {prefix}2/ too"));
     }
-    let is_clear = config.host.starts_with("http:");
     for (is_so, warning) in [
-        (is_clear, "OSS_HOST: in the clear, so whoever is on the way reads and changes uploads"),
+        (
+            !is_endpoint(&config.host),
+            "OSS_HOST: in the clear, so whoever is on the way reads and changes uploads",
+        ),
         (config.expire_seconds < 30, "EXPIRE_TIME: slow phones may begin uploads later than that"),
     ] {
         warnings.extend(is_so.then(|| warning.to_owned()));

@@ -10,6 +10,7 @@ use std::process::Command;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use oss_standin::{CredentialFault, KeyFault, Options, Standin};
 use support::documents;
+use support::trust::now;
 use support::{Folder, Run, Server, binary, request, run};
 
 /// What `--check` prints for this bucket, `changes` made (an empty value removes).
@@ -88,12 +89,43 @@ fn what_is_unwise_is_a_warning() {
     let said = warnings(&[], &[("UPLOAD_DIR", "user-uploads")]);
     assert!(said.contains("warn UPLOAD_DIR: ") && said.contains(" user-uploads2/"), "{said}");
 
-    for host in ["localhost:8080", "127.0.0.1", "10.1.2.3", "172.16.0.9:80", "192.168.0.1"] {
+    for (name, value, warns) in [
+        ("EXPIRE_TIME", "29", true),
+        ("EXPIRE_TIME", "1", true),
+        ("EXPIRE_TIME", "30", false),
+        ("EXPIRE_TIME", "3600", false),
+        ("OSS_HOST", "http://files.example.com", true),
+        ("OSS_HOST", "http://192.0.2.1:8080", true),
+        ("OSS_HOST", "https://files.example.com", false),
+        ("UPLOAD_DIR", "a/b", true),
+        ("UPLOAD_DIR", "a/b/", false),
+    ] {
+        let said = warnings(&[], &[(name, value)]);
+        assert_eq!(said.contains(&format!("warn {name}: ")), warns, "{name}={value}: {said}");
+    }
+
+    for host in [
+        "localhost:8080",
+        "127.0.0.1",
+        "10.1.2.3",
+        "172.16.0.9:80",
+        "192.168.0.1",
+        "169.254.1.1",
+        "100.64.0.1",
+        "100.127.255.254:8080",
+        "0.0.0.0",
+        "224.0.0.1",
+        "255.255.255.255",
+    ] {
         let url = format!("https://203.0.113.5/cb;http://{host}/cb");
         let (name, _) = host.split_once(':').unwrap_or((host, ""));
         let line = format!("warn CALLBACK_URL: {name} has no public IPv4 address");
         let said = warnings(&[], &[("CALLBACK_URL", &url)]);
         assert!(said.ends_with(&line) && said.lines().count() == 2, "{said}");
+    }
+    for host in ["203.0.113.7", "100.63.0.1", "100.128.0.1", "172.32.0.1", "9.9.9.9:8080"] {
+        let said = warnings(&[], &[("CALLBACK_URL", &format!("http://{host}/cb"))]);
+        assert!(!said.contains("CALLBACK_URL"), "{said}");
     }
     // Longer than a name may be: it has no address, and nobody is asked for one.
     let name = format!("{}.example", "x".repeat(64));
@@ -135,6 +167,42 @@ fn online_the_key_host_sts_and_the_bucket_are_asked() {
     assert_eq!(check(&bucket, &[], &role).code, Some(0));
     assert_eq!(bucket.credential_requests(), before);
     assert_eq!(check(&bucket, &["--online"], &role).code, Some(0));
+}
+
+/// A policy of 30 seconds that is signed by a clock a minute off is never good, or too long.
+#[test]
+fn a_clock_that_is_off_fails_the_check() {
+    let bucket = Standin::start(Options::default()).unwrap();
+    for (seconds, good) in [(0, true), (10, true), (-10, true), (60, false), (-60, false)] {
+        bucket.set_clock(now().checked_add_signed(seconds));
+        let found = check(&bucket, &["--online"], &[]);
+        let words = "FAIL bucket: its clock says ";
+        assert_eq!(found.code, Some(if good { 0 } else { 2 }), "{seconds}: {}", found.stdout);
+        assert_eq!(found.stdout.contains(words), !good, "{seconds}: {}", found.stdout);
+        assert_eq!(found.stdout.contains(" GMT, and ours does not (timedatectl)"), !good);
+    }
+}
+
+/// Which clients a configuration serves is one line, of the start and of `--check`.
+#[test]
+fn the_contract_that_is_served_is_said() {
+    let bucket = Standin::start(Options::default()).unwrap();
+    let (role, sts) = (Options::default().role_arn, bucket.sts_url());
+    let lasting = "V1 (GET /) and V4 that post no x-oss-security-token: the key is a lasting one";
+    let temporary = "V4 (GET /get_post_signature_for_oss_upload): the key is a temporary one";
+    for (changes, words) in [
+        (&[][..], lasting),
+        (&[("OSS_SESSION_TOKEN", "exampleToken")], temporary),
+        (&[("OSS_STS_ROLE_ARN", &*role), ("OSS_STS_ENDPOINT", &sts)], temporary),
+    ] {
+        for (url, callback) in [("http://203.0.113.5/cb", "callback"), ("", "no callback")] {
+            let line = format!("clients that post {callback}, {words}");
+            let changes = [changes, &[("CALLBACK_URL", url)]].concat();
+            let found = check(&bucket, &[], &changes);
+            assert_eq!(lines(&found, &["note"]), [format!("note {line}")]);
+            Server::start(&changes).wait_log(&line);
+        }
+    }
 }
 
 #[test]
