@@ -60,14 +60,12 @@ pub fn run(vars: &Vars, online: bool, now: u64) -> Result<ExitCode, ConfigError>
 
 /// Which clients, written from Alibaba's samples, this configuration serves as they are.
 pub fn contract(config: &Config) -> String {
-    let clients = match &config.source {
-        Source::Fixed(key) if key.security_token.is_none() => {
-            "V1 (GET /) and V4 that post no x-oss-security-token: the key is a lasting one"
-        }
-        _ => "V4 (GET /get_post_signature_for_oss_upload): the key is a temporary one",
-    };
     let callback = if config.callback.is_some() { "callback" } else { "no callback" };
-    format!("clients that post {callback}, {clients}")
+    let clients = match &config.source {
+        Source::Fixed(key) if key.security_token.is_none() => "V1, or V4 without a security token",
+        _ => "V4 with the security token",
+    };
+    format!("serves samples' clients that post {callback}: {clients} (static/README.md)")
 }
 
 /// What works, but may not do what was meant.
@@ -77,14 +75,11 @@ fn warnings(config: &Config, vars: &Vars, online: bool) -> Vec<String> {
     if !prefix.is_empty() && !prefix.ends_with('/') {
         warnings.push(format!("UPLOAD_DIR: without a slash at its end it covers {prefix}2/ too"));
     }
-    for (is_so, warning) in [
-        (
-            !is_endpoint(&config.host),
-            "OSS_HOST: in the clear, so whoever is on the way reads and changes uploads",
-        ),
-        (config.expire_seconds < 30, "EXPIRE_TIME: slow phones may begin uploads later than that"),
-    ] {
-        warnings.extend(is_so.then(|| warning.to_owned()));
+    if !is_endpoint(&config.host) {
+        warnings.push("OSS_HOST: in the clear, who is on the way may change uploads".to_owned());
+    }
+    if config.expire_seconds < 30 {
+        warnings.push("EXPIRE_TIME: slow phones may begin uploads later than that".to_owned());
     }
     // OSS calls back over IPv4.
     let is_public = |address: SocketAddr| match address.ip() {

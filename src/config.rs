@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use crate::oss::OTHER_NAMES;
 use crate::oss::address::{
-    are_callback_urls, is_content_type, is_endpoint, is_name, is_origin, is_page_origin, is_path,
-    is_prefix, is_token, is_word, named_by, template_fault,
+    are_callback_urls, check_template, is_content_type, is_endpoint, is_name, is_origin,
+    is_page_origin, is_path, is_prefix, is_token, is_word, named_by,
 };
 use crate::oss::callback::{PublicKey, template};
 use crate::oss::credentials::{Credentials, Secret, Source};
@@ -369,10 +369,8 @@ impl Reader<'_> {
         let is_known = |text: &str| [FORM, JSON].contains(&text);
         let is_json = self.value("CALLBACK_BODY_TYPE", "", is_known)? == JSON;
         let (body_type, body) = if is_json { (JSON, JSON_BODY) } else { (FORM, FORM_BODY) };
-        let template_set = self.vars.get("CALLBACK_BODY");
-        if let Some(fault) = template_set.and_then(|text| template_fault(text, is_json)) {
-            return wrong("CALLBACK_BODY", fault);
-        }
+        let template_set = self.vars.get("CALLBACK_BODY").map_or("", String::as_str);
+        check_template(template_set, is_json).or_else(|fault| wrong("CALLBACK_BODY", fault))?;
         let body = self.value("CALLBACK_BODY", body, |text| template(text, body_type).is_some())?;
         Ok(Some(Callback { url, body, body_type }).filter(|callback| !callback.url.is_empty()))
     }

@@ -44,8 +44,7 @@ pub fn is_name(text: &str) -> bool {
     (3..=63).contains(&text.len()) && text.bytes().all(plain) && !edge
 }
 
-/// Endpoints that are not spelt like their region; empty: they have none. (A V4 signature needs the
-/// region's id.)
+/// Endpoints that are not spelt like their region, whose id V4 signs; empty: they have none.
 const REGIONS: [(&str, &str); 6] = [
     ("accelerate", ""),
     ("accelerate-overseas", ""),
@@ -105,9 +104,9 @@ pub fn is_prefix(text: &str) -> bool {
 /// all of a kind: `image/*`.
 pub fn is_content_type(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"!#&-^_.+".contains(&b);
-    let is_half = |half: &str| !half.is_empty() && half.bytes().all(plain);
-    let is_type = |(kind, rest): (&str, &str)| is_half(kind) && (is_half(rest) || rest == "*");
-    text.split_once('/').is_some_and(is_type) && text != "image/jpg"
+    let good = |half: &str| !half.is_empty() && half.bytes().all(plain);
+    let (kind, rest) = text.split_once('/').unwrap_or_default();
+    good(kind) && (good(rest) || rest == "*") && text != "image/jpg"
 }
 
 pub fn is_path(text: &str) -> bool {
@@ -119,22 +118,21 @@ pub fn is_path(text: &str) -> bool {
 const CALLBACK_VARIABLES: &str = "bucket object etag size mimeType imageInfo.height \
     imageInfo.width imageInfo.format crc64 contentMd5 vpcId clientIp reqId operation";
 
-/// Why OSS would not fill in a template: what it does not know it reports as it stands, or empty.
-pub fn template_fault(text: &str, is_json: bool) -> Option<String> {
+/// Whether OSS fills in a template: what it does not know it reports as it stands, or empty.
+pub fn check_template(text: &str, is_json: bool) -> Result<(), String> {
     for piece in text.replace("%24", "$%").split('$').skip(1) {
         let variable = piece.strip_prefix('{').and_then(|rest| rest.split_once('}'));
-        let Some((name, after)) = variable else {
-            return Some("has a $ that begins no ${variable}, or a percent-encoded one".to_owned());
-        };
+        let stray = "has a $ that begins no ${variable}, or a percent-encoded one";
+        let (name, after) = variable.ok_or(stray)?;
         if is_json && after.starts_with('"') {
-            return Some(format!("has ${{{name}}} in quotes; in JSON, OSS quotes values itself"));
+            return Err(format!("has ${{{name}}} in quotes; in JSON, OSS quotes values itself"));
         }
         let custom = name.strip_prefix("x:").unwrap_or_default();
         let is_custom = is_word(custom) && custom == custom.to_ascii_lowercase();
         if !is_custom && CALLBACK_VARIABLES.split(' ').all(|known| known != name) {
             let others = "and x:name in lower case for a form field";
-            return Some(format!("OSS has no ${{{name}}}, but {CALLBACK_VARIABLES}, {others}"));
+            return Err(format!("OSS has no ${{{name}}}, but {CALLBACK_VARIABLES}, {others}"));
         }
     }
-    None
+    Ok(())
 }

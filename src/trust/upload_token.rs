@@ -30,9 +30,10 @@ pub struct UploadToken {
 impl UploadToken {
     pub fn verify(text: &str, secret: &Secret, now: u64) -> Result<UploadToken, Reject> {
         let claims = signed_claims(text, secret)?;
-        let expire = claim(&claims, "exp", seconds, Reject::BAD_EXP)?.ok_or(Reject::NO_EXP)?;
+        let expire = claims.get("exp").ok_or(Reject::NO_EXP)?;
+        let expire = seconds(expire).ok_or(Reject::BAD_EXP)?;
         for name in ["nbf", "iat"] {
-            let since = claim(&claims, name, seconds, Reject::BAD_BEGIN)?.unwrap_or_default();
+            let since = claims.get(name).map_or(Some(0), seconds).ok_or(Reject::BAD_BEGIN)?;
             if since > now + LEEWAY_SECONDS {
                 return Err(Reject::EARLY_TICKET);
             }
@@ -46,13 +47,8 @@ impl UploadToken {
         if !length_fits || subject.starts_with('.') || !subject.bytes().all(plain) {
             return Err(Reject::BAD_SUBJECT);
         }
-        let positive = |max: &Value| max.as_u64().filter(|max| *max > 0);
-        let max_bytes = claim(&claims, "max", positive, Reject::BAD_MAX)?;
-        let content_types = claim(&claims, "types", strings, Reject::BAD_TYPES)?;
-        let types = content_types.as_deref().unwrap_or_default();
-        if types.len() > 1 && types.iter().any(|one| one.ends_with('*')) {
-            return Err(Reject::MIXED_TYPES);
-        }
+        let max_bytes = claims.get("max").map(positive).transpose()?;
+        let content_types = claims.get("types").map(types).transpose()?;
         Ok(UploadToken { subject, max_bytes, content_types, expire })
     }
 }
@@ -68,27 +64,14 @@ fn signed_claims(text: &str, secret: &Secret) -> Result<Value, Reject> {
     }
     let header = decode(header)?;
     let expected = keyed::<Hmac<Sha256>>(secret.expose().as_bytes()).chain_update(signed);
-    if expected.verify_slice(&decode(mac)?).is_err() {
-        // For who has it minted with another algorithm.
-        let is_hs256 = header.windows(5).any(|word| word == b"HS256");
-        return Err(if is_hs256 { Reject::BAD_MAC } else { Reject::BAD_ALGORITHM });
-    }
+    // For who has it minted with another algorithm.
+    let is_hs256 = header.windows(5).any(|word| word == b"HS256");
+    let reject = if is_hs256 { Reject::BAD_MAC } else { Reject::BAD_ALGORITHM };
+    expected.verify_slice(&decode(mac)?).map_err(|_| reject)?;
     let header: Value = json(&header)?;
     // `crit` names extensions that must be understood (RFC 7515, 4.1.11).
-    let is_hs256 = header.get("alg").is_some_and(|alg| alg == "HS256");
-    let is_plain = is_hs256 && header.get("crit").is_none();
+    let is_plain = header.get("alg") == Some(&"HS256".into()) && header.get("crit").is_none();
     if is_plain { json(&decode(claims)?) } else { Err(Reject::BAD_ALGORITHM) }
-}
-
-/// What `read` makes of a claim, if there is one. It makes nothing of a claim of another type.
-fn claim<T>(
-    claims: &Value,
-    name: &str,
-    read: fn(&Value) -> Option<T>,
-    reject: Reject,
-) -> Result<Option<T>, Reject> {
-    let Some(value) = claims.get(name) else { return Ok(None) };
-    read(value).map(Some).ok_or(reject)
 }
 
 /// Since 1970, perhaps with a fraction (RFC 7519, 2).
@@ -96,12 +79,19 @@ fn seconds(value: &Value) -> Option<u64> {
     Some(value.as_f64()? as u64)
 }
 
-fn strings(list: &Value) -> Option<Vec<String>> {
-    // A `$` would be an escape in the policy.
+fn positive(max: &Value) -> Result<u64, Reject> {
+    max.as_u64().filter(|max| *max > 0).ok_or(Reject::BAD_MAX)
+}
+
+fn types(list: &Value) -> Result<Vec<String>, Reject> {
+    // A `$` would be an escape in the policy, and a `*` stands for all that follows.
     let plain = |text: &&str| {
         let fixed = text.strip_suffix("/*").unwrap_or(text);
         fixed.bytes().all(|b| b.is_ascii_graphic() && b != b'$' && b != b'*')
     };
     let text = |item: &Value| item.as_str().filter(plain).map(str::to_owned);
-    list.as_array()?.iter().map(text).collect()
+    let types = list.as_array().and_then(|list| list.iter().map(text).collect());
+    let types: Vec<String> = types.ok_or(Reject::BAD_TYPES)?;
+    let is_mixed = types.len() > 1 && types.iter().any(|one| one.ends_with('*'));
+    if is_mixed { Err(Reject::MIXED_TYPES) } else { Ok(types) }
 }
