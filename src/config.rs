@@ -292,12 +292,14 @@ impl Reader<'_> {
                 Err(error) => return wrong(name, format_args!("{}: {error}", path.display())),
             }
         }
+        let has = |text: &str, quote| text.starts_with(quote) && text.ends_with(quote);
+        let is_quoted = |text: &str| QUOTES.iter().any(|quote| has(text, *quote)); // a key may hold one
         let mask = if text.is_some() { "(set)" } else { "" };
         self.in_force.insert(name, mask.to_owned());
         match text.as_deref().map(str::trim) {
             None => Ok(None),
             Some("") => wrong(name, "set, but empty"),
-            Some(text) if text.trim_matches(QUOTES) != text => wrong(name, QUOTED),
+            Some(text) if is_quoted(text) => wrong(name, QUOTED),
             Some(text) if !is_token(text) => wrong(name, "contains white space or is not ASCII"),
             // HMAC-SHA256's output is as long (RFC 7518, 3.2): a shorter key could be guessed.
             Some(text) if shape == LONG_SECRET && text.len() < 32 => {
