@@ -292,8 +292,9 @@ impl Reader<'_> {
                 Err(error) => return wrong(name, format_args!("{}: {error}", path.display())),
             }
         }
-        let has = |text: &str, quote| text.starts_with(quote) && text.ends_with(quote);
-        let is_quoted = |text: &str| QUOTES.iter().any(|quote| has(text, *quote)); // a key may hold one
+        // A secret may begin or end with one.
+        let is_quoted =
+            |text: &str| text.starts_with(QUOTES) && text.chars().next() == text.chars().last();
         let mask = if text.is_some() { "(set)" } else { "" };
         self.in_force.insert(name, mask.to_owned());
         match text.as_deref().map(str::trim) {

@@ -35,7 +35,7 @@ const JAVA: &str = "success_action_status:200 policy=policy x-oss-signature=sign
 /// Name, where it asks, form, the file's name in the key, fields.
 type Kind = (&'static str, &'static str, Form, &'static str, [&'static str; 2]);
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     ("V1, no `callback`", V1, Data, "a.txt", [OLD, ""]),
     ("V1, no `callback`, reads `accessId`", V1, Data, "a.txt", [ANTD, ""]),
     ("V1 with `callback`", V1, Data, "a.txt", [OLD, "callback=callback"]),
@@ -45,6 +45,13 @@ const KINDS: [Kind; 15] = [
         V1,
         Data,
         "%E4%B8%AD.txt",
+        [OLD, "callback=callback"],
+    ),
+    (
+        "V1 with `callback`, whole key percent-encoded",
+        V1,
+        Data,
+        "%2Fa.txt",
         [OLD, "callback=callback"],
     ),
     (
@@ -98,7 +105,11 @@ const KINDS: [Kind; 15] = [
 /// The form's fields as the client makes them of an answer.
 fn fields(answer: &Value, (_, _, _, file, specs): &Kind) -> Vec<(String, String)> {
     let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
-    let key = ("key".to_owned(), format!("{}{file}", text("dir")));
+    let key = match file.strip_prefix("%2F") {
+        Some(rest) => format!("{}%2F{rest}", text("dir").trim_end_matches('/')),
+        None => format!("{}{file}", text("dir")),
+    };
+    let key = ("key".to_owned(), key);
     if specs[0] == "fields" {
         let all = answer["fields"].as_object().unwrap().iter();
         let others = all.filter(|(name, _)| *name != "key");

@@ -281,6 +281,7 @@ fn lists_have_their_separator_and_single_values_are_no_lists() {
         (SAME, "CALLBACK_URL", "http://a.example/cb http://b.example/cb", urls),
         (SAME, "CALLBACK_URL", "http://a.example/cb; http://b.example/cb", urls),
         (SAME, "CALLBACK_URL", "http://a.example/cb;http://b.example/cb", ""),
+        (SAME, "CALLBACK_URL", "http://a.example/cb?next=http://b.example&x=1,2", ""),
         (NEW, "UPLOAD_DIR", "images/,videos/", "is not a key prefix"),
         (NEW, "UPLOAD_DIR", "images/;videos/", "is not a key prefix"),
         (SAME, "UPLOAD_DIR", "a,b/", ""),

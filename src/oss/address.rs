@@ -32,7 +32,7 @@ pub fn is_page_origin(text: &str) -> bool {
 /// One to five that OSS may try in turn.
 pub fn are_callback_urls(text: &str) -> bool {
     let decodes = |url: &str| percent_decode(url.as_bytes()).is_some();
-    let is_one = |url: &str| !url.contains('#') && url.rsplit("://").count() == 2;
+    let is_one = |url: &str| !url.contains(['#', '|']) && !url.contains(",http");
     let good = |url: &str| host_of(url).is_some() && is_one(url) && decodes(url);
     text.split(';').count() <= 5 && text.split(';').all(good)
 }
