@@ -331,7 +331,6 @@ fn names_of_other_programs_are_said_in_ours() {
     let id = [("ALIBABA_CLOUD_ACCESS_KEY_ID", "LTAI5tOther")];
     all_hold([
         is(NEW, "ALIBABA_CLOUD_SECURITY_TOKEN", "OSS_SESSION_TOKEN"),
-        is(NEW, "ALIBABA_CLOUD_ROLE_ARN", "OSS_STS_ROLE_ARN"),
         is(NEW, "ALIBABA_CLOUD_ECS_METADATA", "OSS_ECS_ROLE"),
         is(SAME, "OSS_ACCESS_KEY", "OSS_ACCESS_KEY_ID"),
         is(SAME, "OSS_ACCESKEY_SECRET", "OSS_ACCESS_KEY_SECRET"),

@@ -61,7 +61,7 @@ fn an_ipv4_client_of_both_families_is_itself() {
         let port = server.address.port();
         let all: Vec<TcpStream> =
             (1..=6).map(|number| stay(namespace::source(number), port)).collect();
-        assert!(!all.iter().any(|stream| is_closed(stream)), "they share no quota");
+        assert!(!all.iter().any(is_closed), "they share no quota");
         let address = SocketAddr::new(namespace::source(1), port);
         assert_eq!(request(address, "GET", "/", &[], b"").status, 200);
         server.wait_log(" 10.77.0.1 GET \"/\" 200");

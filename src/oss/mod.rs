@@ -11,11 +11,10 @@ pub mod policy;
 pub mod sts;
 
 /// What Alibaba's SDKs and samples call what we have. Unless that is set too, these are meant.
-pub const OTHER_NAMES: [(&str, &str); 6] = [
+pub const OTHER_NAMES: [(&str, &str); 5] = [
     ("ALIBABA_CLOUD_ACCESS_KEY_ID", "OSS_ACCESS_KEY_ID"),
     ("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "OSS_ACCESS_KEY_SECRET"),
     ("ALIBABA_CLOUD_SECURITY_TOKEN", "OSS_SESSION_TOKEN"),
-    ("ALIBABA_CLOUD_ROLE_ARN", "OSS_STS_ROLE_ARN"),
     ("ALIBABA_CLOUD_ECS_METADATA", "OSS_ECS_ROLE"),
     ("OSS_ENDPOINT", "OSS_HOST"),
 ];
