@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, ConfigError, wrong};
 use crate::http::{Request, Response};
+use crate::oss::address::is_object_key;
 use crate::oss::bucket::Bucket;
 use crate::oss::callback::{self, Claim};
 use crate::oss::credentials::{Credentials, Signer};
@@ -65,7 +66,13 @@ impl App {
 
     fn route<'a>(&mut self, request: &'a Request, now: u64) -> Outcome<'a> {
         Outcome::Response(match request.method.as_str() {
-            "POST" => return Outcome::Callback(self.callback(request, now)),
+            "POST" => match self.callback(request, now) {
+                Ok(upload) if self.uploads.as_ref().is_some_and(|log| log.has(upload.id)) => {
+                    let note = upload.note() + " again";
+                    App::respond(Outcome::Callback(Ok(upload))).noted(note)
+                }
+                callback => return Outcome::Callback(callback),
+            },
             "GET" | "HEAD" => self.get(request, now).unwrap_or_else(Response::reject),
             // Libraries add headers of their own (`traceparent`, `token`), which mean nothing here.
             // With credentials `*` would be a name, and never `Authorization` (Fetch, 4.8).
@@ -160,7 +167,7 @@ impl App {
 
     /// The callback parameter of a policy. Each of its URLs carries a token of ours.
     fn callback_parameter(&self, prefix: &str, expire: u64) -> Option<String> {
-        let callback = self.config.callback.as_ref()?;
+        let callback = Some(&self.config.callback).filter(|callback| !callback.url.is_empty())?;
         let mut urls = callback.url.clone();
         if let Some(tokens) = &self.tokens {
             let signed = callback.url.split(';').map(|url| tokens.sign_url(url, expire, prefix));
@@ -181,7 +188,8 @@ impl App {
         };
         let key = self.keys.find(&claim.key_url)?;
         let verified = claim.verify(key)?;
-        let mut upload = Upload::new(request, &verified, &self.template);
+        let body_type = self.config.callback.body_type;
+        let mut upload = Upload::new(request, &verified, &self.template, body_type);
         self.check_fields(&upload, &prefix)?;
         let folder = prefix.strip_prefix(&self.config.upload_dir).unwrap_or_default();
         upload.subject = folder.trim_matches('/').to_owned();
@@ -195,14 +203,17 @@ impl App {
         format!("{}{}", if is_taken_off { prefix } else { "" }, request.target)
     }
 
-    /// With callback tokens or CONFIRM_UPLOADS the body must name our bucket, and an object under
-    /// the token's prefix. With neither, OSS's signature is enough, also for a body that does not
-    /// parse.
+    /// No object's name may leave its folder. With callback tokens or CONFIRM_UPLOADS the body must
+    /// name our bucket, and an object under the token's prefix. With neither, OSS's signature is
+    /// enough, also for a body that does not parse.
     fn check_fields(&self, upload: &Upload, prefix: &str) -> Result<(), Reject> {
+        let object = upload.field("object");
+        if !object.is_empty() && !is_object_key(object) {
+            return Err(Reject::BAD_OBJECT);
+        }
         if self.tokens.is_none() && self.bucket.is_none() {
             return Ok(());
         }
-        let object = upload.field("object");
         if object.is_empty() {
             return Err(Reject::BODY_UNREADABLE);
         }
@@ -220,10 +231,11 @@ impl App {
     fn confirm<'a>(&self, outcomes: &mut [Outcome<'a>], now: u64) {
         let Some(bucket) = &self.bucket else { return };
         let issued = self.signer.issued(now);
-        let confirmed = |upload: Upload<'a>| {
+        let confirmed = |mut upload: Upload<'a>| {
             let credentials = &issued.ok_or(Reject::NO_CREDENTIALS)?.credentials;
             let [object, size, etag] = ["object", "size", "etag"].map(|name| upload.field(name));
-            bucket.confirm(credentials, object, size, etag, now)?;
+            let content_type = bucket.confirm(credentials, object, size, etag, now)?;
+            upload.variables.insert("mimeType".to_owned(), content_type);
             Ok(upload)
         };
         thread::scope(|scope| {
@@ -240,16 +252,16 @@ impl App {
     /// Puts every upload of the batch on disk. What cannot be recorded is not acknowledged.
     fn record(&mut self, outcomes: &mut [Outcome], now: u64) {
         let Some(uploads) = &mut self.uploads else { return };
-        let mut lines = String::new();
+        let mut lines = BTreeMap::new(); // several callbacks about one upload: one line
         for outcome in &*outcomes {
             if let Outcome::Callback(Ok(upload)) = outcome {
-                lines += &upload.line(now);
+                lines.insert(upload.id, upload.line(now));
             }
         }
         if lines.is_empty() {
             return;
         }
-        let appended = uploads.append(lines.as_bytes(), now);
+        let appended = uploads.append(&lines, now);
         SYNCS.add_for(result(&appended));
         let Err(error) = appended else { return };
         if self.last_complaint != now {
@@ -313,11 +325,10 @@ impl App {
             let uploads = UploadLog::open(folder, now);
             app.uploads = Some(uploads.map_err(|error| format!("UPLOAD_LOG: {error}"))?);
         }
-        if let Some(callback) = &config.callback {
-            let template = callback::template(&callback.body, callback.body_type);
-            app.template = template.unwrap_or_default();
-            app.check_callback(&callback.url)?;
-        }
+        let callback = &config.callback;
+        let template = callback::template(&callback.body, callback.body_type);
+        app.template = template.unwrap_or_default();
+        app.check_callback(&app.config.callback.url)?;
         Ok(app)
     }
 

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use crate::app::App;
 use crate::config::{self, Config, ConfigError, Vars};
-use crate::oss::address::{host_of, is_endpoint};
+use crate::oss::address::{host_of, is_private};
 use crate::oss::bucket::Bucket;
 use crate::oss::callback::PublicKey;
 use crate::oss::credentials::{Credentials, Source};
@@ -60,7 +60,7 @@ pub fn run(vars: &Vars, online: bool, now: u64) -> Result<ExitCode, ConfigError>
 
 /// Which clients, written from Alibaba's samples, this configuration serves as they are.
 pub fn contract(config: &Config) -> String {
-    let callback = if config.callback.is_some() { "callback" } else { "no callback" };
+    let callback = if config.callback.url.is_empty() { "no callback" } else { "callback" };
     let clients = match &config.source {
         Source::Fixed(key) if key.security_token.is_none() => "V1, or V4 without a security token",
         _ => "V4 with the security token",
@@ -69,17 +69,18 @@ pub fn contract(config: &Config) -> String {
 }
 
 /// What works, but may not do what was meant.
-fn warnings(config: &Config, vars: &Vars, online: bool) -> Vec<String> {
+pub fn warnings(config: &Config, vars: &Vars, online: bool) -> Vec<String> {
     let mut warnings = Vec::from_iter(config::bare_secrets(vars));
     let prefix = &config.upload_dir;
-    if !prefix.is_empty() && !prefix.ends_with('/') {
-        warnings.push(format!("UPLOAD_DIR: without a slash at its end it covers {prefix}2/ too"));
-    }
-    if !is_endpoint(&config.host) {
-        warnings.push("OSS_HOST: in the clear, who is on the way may change uploads".to_owned());
-    }
-    if config.expire_seconds < 30 {
-        warnings.push("EXPIRE_TIME: slow phones may begin uploads later than that".to_owned());
+    let is_open = !prefix.is_empty() && !prefix.ends_with('/');
+    let lacks_id = vars.contains_key("UPLOAD_LOG") && !config.callback.body.contains("${reqId}");
+    for (is_so, text) in [
+        (is_open, format!("UPLOAD_DIR: without a slash at its end it covers {prefix}2/ too")),
+        (!is_private(&config.host), "OSS_HOST: http lets others read and change uploads".into()),
+        (config.expire_seconds < 30, "EXPIRE_TIME: slow phones may begin uploads later".into()),
+        (lacks_id, "CALLBACK_BODY: lacks ${reqId}, by which the record tells uploads apart".into()),
+    ] {
+        warnings.extend(is_so.then_some(text));
     }
     // OSS calls back over IPv4.
     let is_public = |address: SocketAddr| match address.ip() {
@@ -87,8 +88,7 @@ fn warnings(config: &Config, vars: &Vars, online: bool) -> Vec<String> {
         IpAddr::V4(ip) => !matches!(ip.octets(), [0 | 224..=255, ..] | [100, 64..=127, ..]),
         IpAddr::V6(_) => false,
     };
-    let urls = config.callback.as_ref().map_or("", |callback| &callback.url);
-    for host in urls.split(';').filter_map(host_of) {
+    for host in config.callback.url.split(';').filter_map(host_of) {
         let name = host.split(':').next().unwrap_or(host);
         // Names are looked up online only.
         if online || name == "localhost" || name.parse::<IpAddr>().is_ok() {

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use crate::oss::OTHER_NAMES;
 use crate::oss::address::{
     are_callback_urls, check_template, is_content_type, is_endpoint, is_name, is_origin,
-    is_page_origin, is_path, is_prefix, is_token, is_word, named_by,
+    is_page_origin, is_path, is_prefix, is_private, is_token, is_word, named_by,
 };
-use crate::oss::callback::{PublicKey, template};
+use crate::oss::callback::{JSON, PublicKey, template};
 use crate::oss::credentials::{Credentials, Secret, Source};
 use crate::oss::keys::{self, KeySource};
 use crate::oss::sts;
@@ -81,12 +81,11 @@ const TYPES: &str = "a comma list of content types as browsers spell them (like 
 const ORIGINS: &str = "* or a comma list of origins, as browsers spell them (https://a.example)";
 
 const FORM: &str = "application/x-www-form-urlencoded";
-const JSON: &str = "application/json";
-const FORM_BODY: &str = "filename=${object}&size=${size}&mimeType=${mimeType}\
-    &height=${imageInfo.height}&width=${imageInfo.width}&bucket=${bucket}&etag=${etag}";
+const FORM_BODY: &str = "filename=${object}&size=${size}&mimeType=${mimeType}&height=\
+    ${imageInfo.height}&width=${imageInfo.width}&bucket=${bucket}&etag=${etag}&reqId=${reqId}";
 const JSON_BODY: &str = "{\"filename\":${object},\"size\":${size},\"mimeType\":${mimeType},\
     \"height\":${imageInfo.height},\"width\":${imageInfo.width},\"bucket\":${bucket},\
-    \"etag\":${etag}}";
+    \"etag\":${etag},\"reqId\":${reqId}}";
 
 pub struct Config {
     pub source: Source,
@@ -100,7 +99,7 @@ pub struct Config {
     /// Empty: any.
     pub content_types: Vec<String>,
     pub forbid_overwrite: bool,
-    pub callback: Option<Callback>,
+    pub callback: Callback,
     /// Empty: any.
     pub allow_origins: Vec<String>,
     pub client_page: bool,
@@ -119,7 +118,7 @@ pub struct Config {
     pub report: String,
 }
 
-/// What OSS is told to post back: up to five URLs joined by `;`, a template with `${variables}`.
+/// What OSS is told to post back: up to five URLs joined by `;`, or none; a template of its body.
 pub struct Callback {
     pub url: String,
     pub body: String,
@@ -132,11 +131,13 @@ impl Config {
         refuse_unknown(vars)?;
         let mut read = Reader { vars, in_force: BTreeMap::new() };
         let (host, bucket, region) = read.bucket_address()?;
-        let is_same = |(name, _): (&str, &str)| ["", &bucket].contains(&name);
-        let is_ours = |text: &str| is_origin(text) && named_by(text).is_some_and(is_same);
-        let internal_host = read.value("OSS_INTERNAL_HOST", &host, is_ours)?;
         let upload_dir = read.text("UPLOAD_DIR", is_prefix)?;
         let confirm = read.switch("CONFIRM_UPLOADS")?;
+        let is_same = |(name, _): (&str, &str)| ["", &bucket].contains(&name);
+        let is_ours = |text: &str| is_origin(text) && named_by(text).is_some_and(is_same);
+        // Who can write to the network could confirm what is not there.
+        let is_safe = |text: &str| is_ours(text) && (is_private(text) || !confirm);
+        let internal_host = read.value("OSS_INTERNAL_HOST", &host, is_safe)?;
         let session_policy = sts::session_policy(&bucket, &upload_dir, confirm);
         let source = read.source(&region, session_policy)?;
         let token_key = read.secret("CALLBACK_TOKEN_KEY")?;
@@ -367,7 +368,7 @@ impl Reader<'_> {
         VARIABLES.map(|[name, ..]| format!("{name} = {}\n", text(name))).concat()
     }
 
-    fn callback(&mut self) -> Read<Option<Callback>> {
+    fn callback(&mut self) -> Read<Callback> {
         let url = self.text("CALLBACK_URL", are_callback_urls)?;
         let is_known = |text: &str| [FORM, JSON].contains(&text);
         let is_json = self.value("CALLBACK_BODY_TYPE", "", is_known)? == JSON;
@@ -375,7 +376,7 @@ impl Reader<'_> {
         let template_set = self.vars.get("CALLBACK_BODY").map_or("", String::as_str);
         check_template(template_set, is_json).or_else(|fault| wrong("CALLBACK_BODY", fault))?;
         let body = self.value("CALLBACK_BODY", body, |text| template(text, body_type).is_some())?;
-        Ok(Some(Callback { url, body, body_type }).filter(|callback| !callback.url.is_empty()))
+        Ok(Callback { url, body, body_type })
     }
 
     fn public_key(&mut self) -> Read<KeySource> {

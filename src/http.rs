@@ -7,19 +7,18 @@ use serde_json::{Value, json};
 use crate::oss::credentials::RETRY_SECONDS;
 use crate::reject::Reject;
 
-/// Bodies of real callbacks have a few hundred bytes.
-pub const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Real callbacks have a few hundred bytes. The longest that OSS documents, a key of 1,023 bytes
+/// and ten variables of 512, have 18,429 percent-encoded; the rest is for their names.
+pub const MAX_BODY_BYTES: usize = 20 * 1024;
 
 /// The request headers that are read here, and what is said of one that is not ASCII. All others
 /// end at the proxy.
-pub const HEADERS: [(&str, Reject); 7] = [
+pub const HEADERS: [(&str, Reject); 5] = [
     ("access-control-request-headers", Reject(400, "requested headers are not ASCII")),
     ("authorization", Reject(400, "authorization is not ASCII")),
-    ("content-type", Reject(400, "content-type is not ASCII")),
     ("if-none-match", Reject(400, "if-none-match is not ASCII")),
     ("origin", Reject(400, "origin is not ASCII")),
     ("x-oss-pub-key-url", Reject(400, "x-oss-pub-key-url is not ASCII")),
-    ("x-oss-request-id", Reject(400, "x-oss-request-id is not ASCII")),
 ];
 
 /// A complete request; `body` is at most `MAX_BODY_BYTES`.

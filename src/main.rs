@@ -40,7 +40,7 @@ fn run() -> Result<ExitCode, ConfigError> {
         words => {
             let listen = Listen::parse(words)?;
             let app = App::new(Config::from_vars(&vars)?, time::now())?;
-            if let Some(warning) = config::bare_secrets(&vars) {
+            for warning in check::warnings(&app.config, &vars, false) {
                 log::line(time::now(), &warning);
             }
             log::line(time::now(), &check::contract(&app.config));

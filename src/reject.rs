@@ -16,7 +16,7 @@ impl Reject {
     pub const TWO_LENGTHS: Reject = Reject(400, "two content lengths");
     pub const TOO_SLOW: Reject = Reject(408, "request took too long");
     pub const NO_LENGTH: Reject = Reject(411, "content length is missing");
-    pub const BODY_TOO_LONG: Reject = Reject(413, "body too long");
+    pub const BODY_TOO_LONG: Reject = Reject(413, "body longer than 20 KiB");
     pub const BAD_EXPECTATION: Reject = Reject(417, "unknown expectation");
     pub const HEAD_TOO_LONG: Reject = Reject(431, "header too long");
     pub const TOO_MANY_HEADERS: Reject = Reject(431, "too many headers");
@@ -40,6 +40,7 @@ impl Reject {
     pub const KEY_UNAVAILABLE: Reject = Reject(503, "public key cannot be had now");
     pub const BODY_UNREADABLE: Reject = Reject(400, "body does not name an object");
     pub const NO_BUCKET: Reject = Reject(400, "body does not name a bucket");
+    pub const BAD_OBJECT: Reject = Reject(400, "object's name is no path within its folder");
     pub const OTHER_BUCKET: Reject = Reject(400, "another bucket");
     pub const OTHER_PREFIX: Reject = Reject(400, "object is not under the token's prefix");
     pub const OBJECT_MISSING: Reject = Reject(400, "object is not in the bucket");

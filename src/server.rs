@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tiny_http::{Header, Server, StatusCode};
@@ -35,6 +36,12 @@ const MAX_BATCH: usize = 8;
 
 /// Serves. Returns what ended that, or kept it from starting; the unit starts us again.
 pub fn run(listen: &Listen, app: App) -> io::Error {
+    let needed = app.config.max_connections as u64 + 64; // 16 looks into the bucket, and our own
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, 0));
+    if limit < needed {
+        let problem = format!("MAX_CONNECTIONS: needs {needed} descriptors, ulimit -n is {limit}");
+        return io::Error::other(problem);
+    }
     match listener::open(listen) {
         Ok(socket) => run_on(socket, app).unwrap_or_else(|error| error),
         Err(error) => io::Error::other(format!("cannot listen on {listen}: {error}")),

@@ -10,17 +10,18 @@ use crate::http::Request;
 use crate::oss::callback::{self, Verified};
 use crate::sys::time;
 
-const LOGGED: [&str; 5] = ["bucket", "object", "size", "etag", "mimeType"];
-/// What stands at the top of a line of the record. All other fields are `custom`.
-const TEXTS: [&str; 5] = ["bucket", "object", "etag", "mimeType", "imageInfo.format"];
+/// Variables that stand at the top of a line of the record. All other fields are `custom`.
+const TEXTS: [&str; 6] = ["bucket", "object", "etag", "mimeType", "imageInfo.format", "reqId"];
 const NUMBERS: [&str; 3] = ["size", "imageInfo.height", "imageInfo.width"];
 
 pub struct Upload<'a> {
-    /// By OSS's variable (`object`), or by the field's own name if the template has none for it.
-    fields: BTreeMap<String, String>,
+    pub id: u64,
+    /// By OSS's variable (`object`). Empty where there is no value.
+    pub variables: BTreeMap<String, String>,
+    /// By name: fields that carry no variable, whatever they are called.
+    constants: BTreeMap<String, String>,
     /// Who uploaded, as the upload token has it. May be empty.
     pub subject: String,
-    request_id: &'a str,
     body: Cow<'a, str>,
 }
 
@@ -30,35 +31,36 @@ impl<'a> Upload<'a> {
         request: &'a Request,
         verified: &Verified,
         template: &BTreeMap<String, String>,
+        body_type: &str,
     ) -> Upload<'a> {
-        let content_type = request.header("content-type").unwrap_or_default();
-        let mut fields = BTreeMap::new();
-        for (name, value) in callback::fields(verified, content_type).unwrap_or_default() {
+        let fields = callback::fields(verified, body_type);
+        let body = String::from_utf8_lossy(if fields.is_some() { b"" } else { &request.body });
+        let (mut variables, mut constants) = (BTreeMap::new(), BTreeMap::new());
+        for (name, value) in fields.unwrap_or_default() {
             let text = template.get(&name).map_or("", String::as_str);
             let variable = text.strip_prefix("${").and_then(|text| text.strip_suffix('}'));
-            fields.insert(variable.map_or(name, str::to_owned), value);
+            match variable.filter(|variable| !variable.contains('}')) {
+                Some(variable) => variables.insert(variable.to_owned(), value),
+                None => constants.insert(name, value),
+            };
         }
-        let request_id = request.header("x-oss-request-id").unwrap_or_default();
-        let body = String::from_utf8_lossy(&request.body);
-        Upload { fields, subject: String::new(), request_id, body }
+        let id = verified.id(variables.contains_key("reqId"));
+        Upload { id, variables, constants, subject: String::new(), body }
     }
 
     pub fn field(&self, variable: &str) -> &str {
-        self.fields.get(variable).map_or("", String::as_str)
+        self.variables.get(variable).map_or("", String::as_str)
     }
 
     /// For the log. A body without fields is shown as it came.
     pub fn note(&self) -> String {
         let mut note = "callback".to_owned();
-        for name in LOGGED {
-            if let Some(value) = self.fields.get(name) {
+        for name in ["bucket", "object", "size", "etag", "mimeType", "reqId"] {
+            if let Some(value) = self.variables.get(name) {
                 note += &format!(" {name}={value:?}");
             }
         }
-        let body = if self.fields.is_empty() { &self.body } else { "" };
-        for (name, value) in
-            [("subject", self.subject.as_str()), ("request", self.request_id), ("body", body)]
-        {
+        for (name, value) in [("subject", self.subject.as_str()), ("body", &self.body)] {
             if !value.is_empty() {
                 note += &format!(" {name}={value:?}");
             }
@@ -66,26 +68,24 @@ impl<'a> Upload<'a> {
         note
     }
 
-    /// The line of the record.
+    /// The line of the record. What has no value is not there.
     pub fn line(&self, now: u64) -> String {
-        let mut custom = self.fields.clone();
-        let mut line = vec![
-            ("time", time::iso8601(now).into()),
-            ("request", self.request_id.into()),
-            ("body", self.body.as_ref().into()),
-        ];
-        for name in TEXTS.into_iter().chain(NUMBERS) {
-            let Some(text) = custom.remove(name) else { continue };
-            let value = match text.parse::<u64>() {
-                Ok(number) if NUMBERS.contains(&name) => number.into(),
-                _ => Value::from(text),
-            };
-            line.push((name, value));
+        let mut custom = self.constants.clone();
+        let mut line = vec![("time", Value::from(time::iso8601(now)))];
+        for (variable, text) in self.variables.iter().filter(|(_, text)| !text.is_empty()) {
+            match (variable.as_str(), text.parse::<u64>()) {
+                (name, Ok(number)) if NUMBERS.contains(&name) => line.push((name, number.into())),
+                (name, _) if TEXTS.contains(&name) => line.push((name, text.as_str().into())),
+                _ => drop(custom.insert(variable.clone(), text.clone())),
+            }
         }
-        if !self.subject.is_empty() {
-            line.push(("subject", self.subject.as_str().into()));
+        for (name, text) in [("subject", self.subject.as_str()), ("body", &self.body)] {
+            if !text.is_empty() {
+                line.push((name, text.into()));
+            }
         }
         line.push(("custom", custom.into_iter().collect()));
-        format!("{}\n", Value::from_iter(line))
+        let members = Value::from_iter(line).to_string();
+        format!("{{\"id\":\"{:016x}\",{}\n", self.id, members.trim_start_matches('{'))
     }
 }

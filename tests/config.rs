@@ -42,7 +42,9 @@ fn defaults_are_what_readme_says() {
     assert_eq!((found.upload_dir.as_str(), found.path_prefix.as_str()), ("", ""));
     assert!(found.content_types.is_empty() && found.allow_origins.is_empty());
     assert!(found.client_page && !found.forbid_overwrite);
-    assert!(found.callback.is_none() && found.confirm_host.is_none() && found.metrics.is_none());
+    assert!(
+        found.callback.url.is_empty() && found.confirm_host.is_none() && found.metrics.is_none()
+    );
     assert!(found.upload_log.is_none() && found.jwt_secret.is_none());
     let KeySource::Origin(origin) = &found.public_key else { panic!("a pinned key") };
     assert_eq!(origin, "https://gosspublic.alicdn.com");
@@ -99,13 +101,13 @@ fn bucket_and_region_come_from_the_endpoint_or_are_said() {
 
 #[test]
 fn a_callback_is_taken_as_it_is() {
-    let one = config(&[("CALLBACK_URL", "https://a.example/cb?x=%20")]).callback.unwrap();
+    let one = config(&[("CALLBACK_URL", "https://a.example/cb?x=%20")]).callback;
     assert_eq!(one.url, "https://a.example/cb?x=%20");
     assert_eq!(one.body_type, "application/x-www-form-urlencoded");
     assert!(one.body.starts_with("filename=${object}&size=${size}&mimeType=${mimeType}&height="));
     let json =
         [("CALLBACK_URL", "http://a:8080;http://b"), ("CALLBACK_BODY_TYPE", "application/json")];
-    let json = config(&json).callback.unwrap();
+    let json = config(&json).callback;
     assert_eq!(json.url, "http://a:8080;http://b");
     assert!(json.body.contains(r#""filename":${object}"#));
 }
@@ -144,6 +146,10 @@ fn every_mistake_names_its_variable() {
         ("UPLOAD_DIR", "/abs", "is not a key prefix"),
         ("UPLOAD_DIR", "a/${b}/", "is not a key prefix"),
         ("UPLOAD_DIR", "a\\b", "is not a key prefix"),
+        ("UPLOAD_DIR", "a//", "is not a key prefix"),
+        ("UPLOAD_DIR", "a/../b/", "is not a key prefix"),
+        ("UPLOAD_DIR", "./", "is not a key prefix"),
+        ("UPLOAD_DIR", "a\u{7f}/", "is not a key prefix"),
         ("UPLOAD_CONTENT_TYPES", "image/*,a/b", "is not a comma list of content types"),
         ("UPLOAD_CONTENT_TYPES", "image/png,,", "is not a comma list of content types"),
         ("FORBID_OVERWRITE", "yes", "is not on or off"),
@@ -370,4 +376,30 @@ fn nothing_below_uses_the_configuration() {
         }
     }
     assert!(files > 15, "only {files} files were found");
+}
+
+/// A confirmation in the clear, over a network that others can write to, confirms nothing.
+#[test]
+fn where_uploads_are_confirmed_is_private() {
+    let public = "http://examplebucket.oss-cn-hangzhou.aliyuncs.com";
+    let inside = "http://examplebucket.oss-cn-hangzhou-internal.aliyuncs.com";
+    for (host, internal, confirm, good) in [
+        (public, "", "off", true),
+        (public, "", "on", false),
+        (public, inside, "on", true),
+        (public, "https://examplebucket.oss-cn-hangzhou.aliyuncs.com", "on", true),
+        (public, public, "off", true),
+        (inside, "", "on", true),
+        (inside, public, "on", false),
+        (inside, "http://127.0.0.1:9000", "on", true),
+        (inside, "http://10.0.0.1:9000", "on", false),
+        (inside, "http://127.0.0.1.example.com", "on", false),
+        (inside, "http://a-internal.aliyuncs.com.example.com", "on", false),
+    ] {
+        let changes =
+            [("OSS_HOST", host), ("OSS_INTERNAL_HOST", internal), ("CONFIRM_UPLOADS", confirm)];
+        let found = Config::from_vars(&vars(&changes)).err();
+        assert_eq!(found.is_none(), good, "{changes:?}: {found:?}");
+        assert!(found.is_none_or(|error| error.starts_with("OSS_INTERNAL_HOST: ")));
+    }
 }

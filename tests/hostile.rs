@@ -299,7 +299,11 @@ fn thousands_of_pipelined_requests() {
 /// The loop's accept thread would die of it, and the process live on, deaf.
 #[test]
 fn more_connections_than_descriptors() {
-    let world = world_of(limit_descriptors(64, &binary()), "127.0.0.1", &[]);
+    // It does not start with so few; but a limit can be lowered later, or all of a system be used.
+    let world = world(&[]);
+    let pid = world.server.pid().to_string();
+    let lowered = Command::new("prlimit").args(["--nofile=64", "--pid", &pid]).status();
+    assert!(lowered.unwrap().success());
     let silent = world.while_others_are_served(|| {
         let open = |_| connect(world.address()).unwrap();
         (0..400).map(open).collect::<Vec<_>>()
@@ -639,7 +643,7 @@ fn a_thousand_silent_connections() {
     world.has_survived();
 }
 
-/// 512 bodies of 64 KiB less a byte would be 32 MiB; and nothing is left for a callback that is
+/// 512 bodies of 20 KiB less a byte would be 10 MiB; and nothing is left for a callback that is
 /// longer than most.
 #[test]
 fn a_flood_of_bodies_a_byte_short() {
@@ -719,17 +723,17 @@ fn the_longest_waiting_gives_way_and_the_served_never() {
     assert_eq!(ended(), [true, false, false, false]);
 
     // Callbacks that wait for the disk take all places.
-    let take_all_places = || {
+    let take_all_places = |objects: [&str; 4]| {
         disk.hang();
-        let requests = [(); 4].map(|()| {
-            let request = send(&world.callback);
+        let requests = objects.map(|object| {
+            let request = send(&world.callback_about(object));
             thread::sleep(Duration::from_millis(50));
             request
         });
         disk.wait_for_a_sync();
         requests
     };
-    let in_hand = take_all_places();
+    let in_hand = take_all_places(["1", "2", "3", "4"]);
     assert_eq!(ended(), [true; 4]);
     let late = send(HEALTH);
     thread::sleep(Duration::from_millis(300));
@@ -741,7 +745,7 @@ fn the_longest_waiting_gives_way_and_the_served_never() {
     }
 
     // The same for longer than anybody may have to wait.
-    let in_hand = take_all_places();
+    let in_hand = take_all_places(["5", "6", "7", "8"]);
     let late = send(HEALTH);
     for request in in_hand.into_iter().chain([late]) {
         let (reply, took) = status(request);
@@ -763,7 +767,7 @@ fn long_heads_while_the_loop_is_held() {
     world.others_are_served();
     disk.hang();
     let held = connect(world.address()).unwrap();
-    assert!(send_all(&held, &world.callback));
+    assert!(send_all(&held, &world.callback_about("held")));
     disk.wait_for_a_sync();
     let ask = |number: usize| {
         let stream = connect(world.address()).unwrap();
@@ -1699,7 +1703,7 @@ fn a_disk_that_hangs() {
     let missing: Vec<_> = acknowledged
         .map(|(object, ..)| object)
         .chain([&"after".to_owned()])
-        .filter(|object| !record.contains(&format!("filename={object}&")))
+        .filter(|object| !record.contains(&format!("\"object\":\"{object}\"")))
         .cloned()
         .collect();
     assert!(missing.is_empty(), "not in the record: {missing:?}");
@@ -1751,7 +1755,7 @@ fn a_process_that_was_paused() {
     assert!(took < SERVED_WITHIN, "the last was told after {took:?}");
     let record = disk.record();
     for (object, told) in objects.iter().zip(told) {
-        let recorded = record.contains(&format!("filename={object}&"));
+        let recorded = record.contains(&format!("\"object\":\"{object}\""));
         assert!(recorded || told != Some(200), "{object} is not in the record");
     }
     world.has_survived();

@@ -104,6 +104,24 @@ fn what_is_unwise_is_a_warning() {
         assert_eq!(said.contains(&format!("warn {name}: ")), warns, "{name}={value}: {said}");
     }
 
+    for (host, is_said) in [
+        ("http://examplebucket.oss-cn-hangzhou.aliyuncs.com", true),
+        ("https://examplebucket.oss-cn-hangzhou.aliyuncs.com", false),
+        ("http://examplebucket.oss-cn-hangzhou-internal.aliyuncs.com", false),
+    ] {
+        let said = warnings(&[], &[("OSS_HOST", host)]);
+        assert_eq!(said.contains("warn OSS_HOST: http "), is_said, "{host}: {said}");
+    }
+
+    let record = [("UPLOAD_LOG", &*folder.path(""))];
+    let body = [("CALLBACK_BODY", "bucket=${bucket}&object=${object}")];
+    for (changes, is_said) in
+        [(&[&record[..], &body].concat(), true), (&record.to_vec(), false), (&body.to_vec(), false)]
+    {
+        let said = warnings(&[], changes);
+        assert_eq!(said.contains("warn CALLBACK_BODY: lacks ${reqId}"), is_said, "{said}");
+    }
+
     for host in [
         "localhost:8080",
         "127.0.0.1",
@@ -133,6 +151,42 @@ fn what_is_unwise_is_a_warning() {
     assert!(!warnings(&[], &url).contains("CALLBACK_URL"));
     let said = warnings(&["--online"], &url);
     assert!(said.contains(&format!("warn CALLBACK_URL: {name} has no public")), "{said}");
+}
+
+/// Who never runs `--check` reads it in the log.
+#[test]
+fn what_is_unwise_is_said_at_the_start() {
+    let server = Server::start(&[("UPLOAD_DIR", "user")]);
+    server.wait_log(" UPLOAD_DIR: without a slash at its end it covers user2/ too");
+}
+
+/// Connections beyond the limit would be refused one by one, good callbacks among them.
+#[test]
+fn more_connections_than_descriptors_stop_the_start() {
+    for (limit, max_connections, good) in
+        [(128, "512", false), (128, "65", false), (128, "64", true)]
+    {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={limit}"));
+        let vars = [("MAX_CONNECTIONS", max_connections)];
+        if good {
+            command.arg(binary()).args(["127.0.0.1", "0"]);
+            Server::spawn(command, &vars); // it has started once this returns
+            continue;
+        }
+        // With a time-out, so that this ends if it starts all the same.
+        command.args(["timeout", "30"]).arg(binary()).args(["127.0.0.1", "0"]);
+        let secret = ("OSS_ACCESS_KEY_SECRET", "exampleAkSecret");
+        let host = ("OSS_HOST", "https://examplebucket.oss-cn-hangzhou.aliyuncs.com");
+        let all = [("OSS_ACCESS_KEY_ID", "id"), secret, host, vars[0]];
+        let output = command.env_clear().envs(all).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let needed = max_connections.parse::<u32>().unwrap() + 64;
+        let line =
+            format!("appserver: MAX_CONNECTIONS: needs {needed} descriptors, ulimit -n is 128");
+        assert_eq!(said.lines().last(), Some(&*line));
+    }
 }
 
 #[test]
@@ -299,15 +353,17 @@ fn metrics_count_what_happens() {
     assert_eq!(value("appserver_callbacks_total{outcome=\"accepted\"}"), None);
 
     let form = "application/x-www-form-urlencoded";
-    let callback = bucket.callback_request("/callback", "x", b"bucket=examplebucket", form);
-    for _ in 0..3 {
+    // The last is a replay, which needs no line.
+    for object in ["1", "2", "3", "3"] {
+        let body = format!("bucket=examplebucket&filename={object}");
+        let callback = bucket.callback_request("/callback", "x", body.as_bytes(), form);
         assert_eq!(support::send(server.address, &callback, false).unwrap().status, 200);
     }
     assert_eq!(request(server.address, "POST", "/callback", &[], b"x").status, 400);
     assert_eq!(request(server.address, "GET", "/", &[], b"").status, 200);
     assert_eq!(support::send(server.address, b"BAD\r\n\r\n", false).unwrap().status, 400);
     for (name, expected) in [
-        ("appserver_callbacks_total{outcome=\"accepted\"}", 3),
+        ("appserver_callbacks_total{outcome=\"accepted\"}", 4),
         ("appserver_callbacks_total{outcome=\"x-oss-pub-key-url is missing\"}", 1),
         ("appserver_policies_total", 1),
         ("appserver_log_syncs_total{result=\"ok\"}", 3),
@@ -317,7 +373,7 @@ fn metrics_count_what_happens() {
     ] {
         assert_eq!(value(name), Some(expected), "{name}");
     }
-    assert!(value("appserver_connections_total").unwrap() >= 6);
+    assert!(value("appserver_connections_total").unwrap() >= 7);
 
     // Nothing else is there, and nothing of it at the public address.
     assert_eq!(request(address, "GET", "/", &[], b"").status, 404);

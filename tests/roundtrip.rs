@@ -68,7 +68,7 @@ fn both_versions_upload_and_get_the_verified_answer() {
             let bucket = Options::default().bucket;
             let start = format!(r#"POST "/callback" 200 callback bucket="{bucket}" object="user/"#);
             assert!(line.contains(&start) && line.contains(" size=\"100000\" etag="), "{line}");
-            assert!(line.contains(" mimeType=\"text/plain\" request=\""), "{line}");
+            assert!(line.contains(" mimeType=\"text/plain\" reqId=\""), "{line}");
         }
     }
 }

@@ -1,19 +1,24 @@
 //! The record of uploads: what is acknowledged is on disk, whole, whatever happens. First the
 //! module with a clock of our own, then the real binary: killed, out of space, out of its folder.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use appserver::http::MAX_BODY_BYTES;
 use appserver::trust::upload_log::UploadLog;
 use oss_standin::{Options, Standin};
 use serde_json::Value;
+use support::documents;
 use support::trust::{Connection, callback, callback_token, now};
-use support::{Folder, Reply, Server, binary, request, run};
+use support::{Disk, Folder, Reply, Server, binary, request, run};
 
 const DAY: u64 = 86_400;
 /// 2026-11-21T12:00:00Z
@@ -47,15 +52,21 @@ fn objects(folder: &Path) -> Vec<String> {
 
 // The module.
 
+/// Appends text as the lines of an upload of its own.
+fn append(uploads: &mut UploadLog, text: &str, now: u64) -> io::Result<()> {
+    static ID: AtomicU64 = AtomicU64::new(0);
+    uploads.append(&BTreeMap::from([(ID.fetch_add(1, Relaxed), text.to_owned())]), now)
+}
+
 #[test]
 fn each_day_has_its_file() {
     let folder = Folder::new();
     let mut uploads = UploadLog::open(folder.0.clone(), NOON).unwrap();
     assert_eq!(names(&folder.0), ["uploads-2026-11-21.jsonl"]);
-    uploads.append(b"1\n", NOON).unwrap();
-    uploads.append(b"2\n3\n", NOON + DAY / 2 - 1).unwrap();
-    uploads.append(b"4\n", NOON + DAY / 2).unwrap();
-    uploads.append(b"5\n", NOON + 41 * DAY).unwrap();
+    append(&mut uploads, "1\n", NOON).unwrap();
+    append(&mut uploads, "2\n3\n", NOON + DAY / 2 - 1).unwrap();
+    append(&mut uploads, "4\n", NOON + DAY / 2).unwrap();
+    append(&mut uploads, "5\n", NOON + 41 * DAY).unwrap();
     assert_eq!(folder.read("uploads-2026-11-21.jsonl"), "1\n2\n3\n");
     assert_eq!(folder.read("uploads-2026-11-22.jsonl"), "4\n");
     assert_eq!(folder.read("uploads-2027-01-01.jsonl"), "5\n");
@@ -76,7 +87,7 @@ fn the_clock_at_1970_and_stepping_back() {
         ("f\n", 0),
         ("g\n", NOON),
     ] {
-        uploads.append(line.as_bytes(), now).unwrap();
+        append(&mut uploads, line, now).unwrap();
     }
     assert_eq!(folder.read("uploads-1970-01-01.jsonl"), "a\nb\nf\n");
     assert_eq!(folder.read("uploads-2026-11-19.jsonl"), "d\n");
@@ -85,14 +96,18 @@ fn the_clock_at_1970_and_stepping_back() {
 
 #[test]
 fn a_torn_tail_is_taken_off_at_the_start() {
-    let long = "x".repeat(900_000);
+    let long = "x".repeat(200_000);
     for (before, after) in [
         ("", ""),
         ("\n", "\n"),
         ("{}\n", "{}\n"),
         ("{}\n{}\n", "{}\n{}\n"),
         ("{}\n{\"time\":\"2026", "{}\n"),
-        ("{}\n{}", "{}\n"), // whole by chance: nobody was told of it
+        ("{}\n{\"a\":1}", "{}\n{\"a\":1}\n"), // only its end is missing
+        ("{\"a\":1}", "{\"a\":1}\n"),
+        ("{}\n1", "{}\n"),
+        ("{}\n\"{}\"", "{}\n"),
+        ("{}\n{\"a\":1}}", "{}\n"),
         ("{\"time\"", ""),
         ("{}\n\0\0\0\0", "{}\n"),
         ("\0", ""),
@@ -105,7 +120,7 @@ fn a_torn_tail_is_taken_off_at_the_start() {
         fs::write(&path, before).unwrap();
         let mut uploads = UploadLog::open(folder.0.clone(), NOON).unwrap();
         assert!(fs::read_to_string(&path).unwrap() == after, "{} bytes", before.len());
-        uploads.append(b"new\n", NOON).unwrap();
+        append(&mut uploads, "new\n", NOON).unwrap();
         assert!(fs::read_to_string(&path).unwrap() == format!("{after}new\n"));
     }
 }
@@ -134,23 +149,23 @@ fn a_file_that_is_renamed_removed_or_truncated_is_followed() {
     let folder = Folder::new();
     let path = folder.0.join("uploads-2026-11-21.jsonl");
     let mut uploads = UploadLog::open(folder.0.clone(), NOON).unwrap();
-    uploads.append(b"1\n", NOON).unwrap();
+    append(&mut uploads, "1\n", NOON).unwrap();
     fs::rename(&path, folder.0.join("rotated")).unwrap();
-    uploads.append(b"2\n", NOON).unwrap();
+    append(&mut uploads, "2\n", NOON).unwrap();
     fs::remove_file(&path).unwrap();
-    uploads.append(b"3\n", NOON).unwrap();
+    append(&mut uploads, "3\n", NOON).unwrap();
     assert_eq!(
         (folder.read("rotated"), fs::read_to_string(&path).unwrap()),
         ("1\n".into(), "3\n".into())
     );
     // logrotate's copytruncate
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
-    uploads.append(b"4\n", NOON).unwrap();
+    append(&mut uploads, "4\n", NOON).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), "4\n");
     // Another file in its place, as a restored backup would be.
     fs::write(folder.0.join("other"), "0\n").unwrap();
     fs::rename(folder.0.join("other"), &path).unwrap();
-    uploads.append(b"5\n", NOON).unwrap();
+    append(&mut uploads, "5\n", NOON).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), "0\n5\n");
 }
 
@@ -158,20 +173,20 @@ fn a_file_that_is_renamed_removed_or_truncated_is_followed() {
 fn a_folder_that_goes_is_an_error_until_it_is_back() {
     let folder = Folder::new();
     let mut uploads = UploadLog::open(folder.0.clone(), NOON).unwrap();
-    uploads.append(b"1\n", NOON).unwrap();
+    append(&mut uploads, "1\n", NOON).unwrap();
     fs::remove_dir_all(&folder.0).unwrap();
     for now in [NOON, NOON + 1, NOON + DAY] {
-        let error = uploads.append(b"2\n", now).unwrap_err();
+        let error = append(&mut uploads, "2\n", now).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
     }
     fs::create_dir(&folder.0).unwrap();
-    uploads.append(b"3\n", NOON).unwrap();
+    append(&mut uploads, "3\n", NOON).unwrap();
     assert_eq!(folder.read("uploads-2026-11-21.jsonl"), "3\n");
     // Moved away and made anew: what comes then is in the new one.
     let away = folder.0.with_extension("away");
     fs::rename(&folder.0, &away).unwrap();
     fs::create_dir(&folder.0).unwrap();
-    uploads.append(b"4\n", NOON).unwrap();
+    append(&mut uploads, "4\n", NOON).unwrap();
     assert_eq!(folder.read("uploads-2026-11-21.jsonl"), "4\n");
     assert_eq!(fs::read_to_string(away.join("uploads-2026-11-21.jsonl")).unwrap(), "3\n");
     fs::remove_dir_all(&away).unwrap();
@@ -184,6 +199,117 @@ fn a_folder_that_cannot_be_written_is_an_error_at_once() {
     assert!(UploadLog::open(folder.0.clone(), NOON).is_err());
     assert!(UploadLog::open(folder.0.join("nothing"), NOON).is_err());
     assert!(UploadLog::open("/proc".into(), NOON).is_err());
+}
+
+/// A whole line, as `Upload::line` writes it: it begins with the id.
+fn line_of(id: u64) -> String {
+    format!("{{\"id\":\"{id:016x}\",\"object\":\"user/alice/{id}\"}}\n")
+}
+
+fn append_ids(uploads: &mut UploadLog, ids: std::ops::Range<u64>, now: u64) {
+    let ids: Vec<u64> = ids.collect();
+    for batch in ids.chunks(1000) {
+        let lines = batch.iter().map(|id| (*id, line_of(*id))).collect();
+        uploads.append(&lines, now).unwrap();
+    }
+}
+
+/// The last 50,000 at least, and never more than twice as many.
+#[test]
+fn what_was_recorded_is_known_across_midnight_and_restarts() {
+    let folder = Folder::new();
+    let mut uploads = UploadLog::open(folder.0.clone(), NOON).unwrap();
+    assert!(!uploads.has(0));
+    append_ids(&mut uploads, 0..30_000, NOON);
+    append_ids(&mut uploads, 30_000..70_000, NOON + DAY);
+    append_ids(&mut uploads, 70_000..80_500, NOON + 3 * DAY);
+    assert!((30_500..80_500).all(|id| uploads.has(id)) && !uploads.has(80_500));
+    drop(uploads);
+    let uploads = UploadLog::open(folder.0.clone(), NOON + 4 * DAY).unwrap();
+    let known: Vec<u64> = (0..100_000).filter(|id| uploads.has(*id)).collect();
+    assert_eq!(known, (30_500..80_500).collect::<Vec<_>>());
+    drop(uploads);
+    let mut uploads = UploadLog::open(folder.0.clone(), NOON + 5 * DAY).unwrap();
+    append_ids(&mut uploads, 100_000..200_000, NOON + 5 * DAY);
+    append_ids(&mut uploads, 200_000..210_000, NOON + 6 * DAY);
+    assert!((160_000..210_000).all(|id| uploads.has(id)));
+    assert!((0..110_000).all(|id| !uploads.has(id)), "they would be without end");
+}
+
+#[test]
+fn what_could_not_be_written_is_not_known() {
+    let folder = Folder::new();
+    let mut uploads = UploadLog::open(folder.0.clone(), NOON).unwrap();
+    fs::remove_dir_all(&folder.0).unwrap();
+    assert!(uploads.append(&BTreeMap::from([(7, line_of(7))]), NOON).is_err() && !uploads.has(7));
+    fs::create_dir(&folder.0).unwrap();
+    uploads.append(&BTreeMap::from([(7, line_of(7))]), NOON).unwrap();
+    assert!(uploads.has(7));
+}
+
+/// Only `uploads-YYYY-MM-DD.jsonl`, and only regular files of the folder itself.
+#[test]
+fn what_is_not_ours_is_left_alone() {
+    let (folder, outside) = (Folder::new(), Folder::new());
+    let torn = "{}\n{\"torn";
+    let names = [
+        "uploads-2026-11-20.jsonl.bak",
+        "xuploads-2026-11-20.jsonl",
+        "uploads-2026-11-31.jsonl",
+        "uploads-2026-1-20.jsonl",
+        "uploads-20261-120.jsonl",
+        "uploads-.jsonl",
+        "uploads-latest.jsonl",
+        "uploads-2026-11-20.json",
+    ];
+    for name in names {
+        fs::write(folder.0.join(name), torn).unwrap();
+    }
+    fs::write(outside.0.join("elsewhere"), torn).unwrap();
+    let link = folder.0.join("uploads-2026-11-19.jsonl");
+    std::os::unix::fs::symlink(outside.0.join("elsewhere"), &link).unwrap();
+    fs::create_dir(folder.0.join("uploads-2026-11-18.jsonl")).unwrap();
+    let fifo = folder.0.join("uploads-2026-11-17.jsonl");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let open = |now| UploadLog::open(folder.0.clone(), now);
+    open(NOON).unwrap();
+    for name in names {
+        assert_eq!(folder.read(name), torn, "{name}");
+    }
+    assert_eq!(outside.read("elsewhere"), torn);
+    for days in [2, 3, 4] {
+        assert!(open(NOON - days * DAY).is_err(), "the day's file is not a regular one");
+    }
+    assert_eq!(outside.read("elsewhere"), torn);
+}
+
+/// What is longer than any line of ours is neither cut off nor continued.
+#[test]
+fn a_file_without_lines_is_kept_as_it_is() {
+    let folder = Folder::new();
+    let path = folder.0.join("uploads-2026-11-21.jsonl");
+    let junk = "x".repeat(3_000_000);
+    fs::write(&path, &junk).unwrap();
+    let mut uploads = UploadLog::open(folder.0.clone(), NOON).unwrap();
+    append(&mut uploads, "1\n", NOON).unwrap();
+    assert!(fs::read_to_string(&path).unwrap() == format!("{junk}\n1\n"));
+}
+
+#[test]
+fn a_folder_has_one_writer() {
+    let folder = Folder::new();
+    let first = UploadLog::open(folder.0.clone(), NOON).unwrap();
+    for now in [NOON, NOON + DAY] {
+        let error = UploadLog::open(folder.0.clone(), now).err().unwrap();
+        assert!(error.to_string().contains("another process"), "{error}");
+    }
+    drop(first);
+    let mut second = UploadLog::open(folder.0.clone(), NOON).unwrap();
+    // Made anew, it is another folder, and locked like the first.
+    fs::remove_dir_all(&folder.0).unwrap();
+    fs::create_dir(&folder.0).unwrap();
+    append(&mut second, "1\n", NOON).unwrap();
+    assert!(UploadLog::open(folder.0.clone(), NOON).is_err());
 }
 
 // The real binary.
@@ -211,33 +337,44 @@ impl World {
 
     /// The server as the last of `words`, which must exec what follows them.
     fn start_under(&self, words: &[&str]) -> Server {
+        self.start_with(words, &[])
+    }
+
+    fn start_with(&self, words: &[&str], changes: &[(&str, &str)]) -> Server {
         let program = binary();
         let program = program.to_str().unwrap();
         let words: Vec<&str> = words.iter().copied().chain([program, "127.0.0.1", "0"]).collect();
         let mut command = Command::new(words[0]);
         command.args(&words[1..]);
         let key = self.folder.0.join("key.pem");
-        Server::spawn(
-            command,
-            &[
-                ("CALLBACK_PUBLIC_KEY_FILE", key.to_str().unwrap()),
-                // Only for the names in its body: nobody calls it.
-                ("CALLBACK_URL", "http://127.0.0.1:9/callback"),
-                ("CALLBACK_TOKEN", "on"),
-                ("CALLBACK_TOKEN_KEY", TOKEN_KEY),
-                ("UPLOAD_DIR", "user/"),
-                ("UPLOAD_LOG", self.record.to_str().unwrap()),
-                ("RUNTIME_DIRECTORY", self.folder.0.to_str().unwrap()),
-            ],
-        )
+        let vars = [
+            ("CALLBACK_PUBLIC_KEY_FILE", key.to_str().unwrap()),
+            // Only for the names in its body: nobody calls it.
+            ("CALLBACK_URL", "http://127.0.0.1:9/callback"),
+            ("CALLBACK_TOKEN", "on"),
+            ("CALLBACK_TOKEN_KEY", TOKEN_KEY),
+            ("UPLOAD_DIR", "user/"),
+            ("UPLOAD_LOG", self.record.to_str().unwrap()),
+            ("RUNTIME_DIRECTORY", self.folder.0.to_str().unwrap()),
+        ];
+        Server::spawn(command, &[&vars, changes].concat())
     }
 
-    /// A callback about an object, with `extra` bytes in a field of its own.
+    /// A callback about a new upload of an object, with `extra` bytes in a field of its own.
     fn message(&self, object: &str, extra: usize) -> Vec<u8> {
-        let token = callback_token(TOKEN_KEY, "/callback", now() + 3600, "user/alice/");
-        let target = format!("/callback?token={token}");
+        static ID: AtomicU64 = AtomicU64::new(0);
+        self.message_at("/callback", object, extra, &format!("{:024X}", ID.fetch_add(1, Relaxed)))
+    }
+
+    /// What OSS posts to `path` about the upload whose request had this id (none: it is not told).
+    fn message_at(&self, path: &str, object: &str, extra: usize, request_id: &str) -> Vec<u8> {
+        let token = callback_token(TOKEN_KEY, path, now() / 3600 * 3600 + 7200, "user/alice/");
+        let target = format!("{path}?token={token}");
         let (name, extra) = (object.replace('/', "%2F"), "x".repeat(extra));
-        let body = format!("filename={name}&size=5&bucket=examplebucket&etag=E&extra={extra}");
+        let mut body = format!("filename={name}&size=5&bucket=examplebucket&etag=E&extra={extra}");
+        if !request_id.is_empty() {
+            body += &format!("&reqId={request_id}");
+        }
         let authorization = self.bucket.sign(&target, body.as_bytes());
         callback(&target, &authorization, "application/x-www-form-urlencoded", body.as_bytes())
     }
@@ -308,10 +445,9 @@ fn what_cannot_be_a_record_stops_the_start() {
     fs::write(&file, "").unwrap();
     let read_only = folder.0.join("read-only");
     fs::create_dir(&read_only).unwrap();
-    let disk = Disk::mount(&read_only, "ro,size=64k");
+    let disk = SmallDisk::mount(&read_only, "ro,size=64k");
     if disk.is_none() {
         // Without the right to mount, a mode is enough: it binds everybody but root.
-        use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(&read_only, fs::Permissions::from_mode(0o555)).unwrap();
     }
     let nothing = folder.0.join("nothing");
@@ -340,17 +476,17 @@ fn what_cannot_be_a_record_stops_the_start() {
 }
 
 /// A small disk in memory, unmounted when dropped.
-struct Disk(PathBuf);
+struct SmallDisk(PathBuf);
 
-impl Disk {
-    fn mount(folder: &Path, options: &str) -> Option<Disk> {
+impl SmallDisk {
+    fn mount(folder: &Path, options: &str) -> Option<SmallDisk> {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(folder);
-        mount.output().is_ok_and(|output| output.status.success()).then(|| Disk(folder.into()))
+        mount.output().is_ok_and(|output| output.status.success()).then(|| SmallDisk(folder.into()))
     }
 }
 
-impl Drop for Disk {
+impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(&self.0).status();
     }
@@ -408,7 +544,7 @@ fn a_file_size_limit_does_not_end_the_server() {
 #[test]
 fn a_full_disk_is_500_until_there_is_space() {
     let world = World::new();
-    let Some(_disk) = Disk::mount(&world.record, "size=64k") else {
+    let Some(_disk) = SmallDisk::mount(&world.record, "size=64k") else {
         println!("skipped: no right to mount a small disk");
         return;
     };
@@ -438,11 +574,12 @@ fn a_torn_tail_of_a_crash_is_gone_before_the_first_answer() {
     let mut server = world.start();
     assert_eq!(world.call(&server, "1").status, 200);
     server.kill();
-    for tail in ["{\"time\":\"2026", "{", "\0\0\0\0", "{}"] {
+    for tail in ["{\"time\":\"2026", "{", "\0\0\0\0", "x"] {
         let path = world.record.join(&names(&world.record)[0]);
         let whole = fs::read_to_string(&path).unwrap();
         fs::write(&path, format!("{whole}{tail}")).unwrap();
         let mut server = world.start();
+        server.wait_log(&format!("{} bytes of a torn line cut off", tail.len()));
         assert_eq!(fs::read_to_string(&path).unwrap(), whole);
         assert_eq!(world.call(&server, "next").status, 200);
         server.kill();
@@ -488,14 +625,16 @@ impl World {
     }
 }
 
-/// Kill -9 at 200 random moments under load: of what was acknowledged, nothing is lost or torn.
+/// Kill -9 at 200 random moments under load: of what was acknowledged, nothing is lost or torn; and
+/// what OSS then repeats, to the second of two URLs, is there once.
 #[test]
 fn kill_nine_loses_nothing_that_was_acknowledged() {
     const ROUNDS: u32 = 200;
     const CLIENTS: u32 = 8;
     let world = World::new();
     let acknowledged = Mutex::new(Vec::new());
-    let (mut torn, mut killed_early) = (0, 0);
+    let repeated: Mutex<Vec<(String, Vec<u8>)>> = Mutex::default();
+    let (mut torn, mut killed_early, mut repetitions) = (0, 0, 0);
     let mut seed = now() << 20 | u64::from(std::process::id());
     println!("seed {seed}");
     let mut random = || {
@@ -508,22 +647,32 @@ fn kill_nine_loses_nothing_that_was_acknowledged() {
     for round in 0..ROUNDS {
         let mut server = world.start();
         let address = server.address;
+        // What was not answered by the process before, OSS tells the second URL.
+        for (object, message) in repeated.lock().unwrap().drain(..) {
+            assert_eq!(world.send(&server, &message), 200);
+            acknowledged.lock().unwrap().push(object);
+            repetitions += 1;
+        }
         let delay = Duration::from_micros(random() % 120_000);
         let (told, first_answer) = mpsc::channel();
         let before = acknowledged.lock().unwrap().len();
         thread::scope(|scope| {
             for client in 0..CLIENTS {
                 let (world, acknowledged, told) = (&world, &acknowledged, told.clone());
+                let repeated = &repeated;
                 scope.spawn(move || {
                     let Some(mut connection) = Connection::open(address) else { return };
                     for n in 0.. {
                         let object = format!("user/alice/{round}-{client}-{n}");
                         // Some are longer than a page, so that a write can be cut.
                         let extra = if n % 4 == 0 { 20_000 } else { 200 };
-                        match connection.ask(&world.message(&object, extra)) {
-                            Some(reply) => assert_eq!(reply.status, 200, "{}", reply.text()),
-                            None => return,
-                        }
+                        let id = format!("{round:08X}{client:08X}{n:08X}");
+                        let message = |path| world.message_at(path, &object, extra, &id);
+                        let Some(reply) = connection.ask(&message("/callback")) else {
+                            repeated.lock().unwrap().push((object.clone(), message("/second")));
+                            return;
+                        };
+                        assert_eq!(reply.status, 200, "{}", reply.text());
                         acknowledged.lock().unwrap().push(object);
                         let _ = told.send(());
                     }
@@ -544,23 +693,276 @@ fn kill_nine_loses_nothing_that_was_acknowledged() {
         torn += u32::from(!names(&world.record).iter().all(whole));
     }
     let took = start.elapsed();
-    drop(world.start()); // takes off the last torn tail, if there is one
+    let server = world.start(); // takes off the last torn tail, if there is one
+    for (object, message) in repeated.into_inner().unwrap() {
+        assert_eq!(world.send(&server, &message), 200);
+        acknowledged.lock().unwrap().push(object);
+    }
     let recorded = objects(&world.record);
     let distinct: BTreeSet<&String> = recorded.iter().collect();
     let acknowledged = acknowledged.into_inner().unwrap();
     let lost = acknowledged.iter().filter(|object| !distinct.contains(object)).count();
     println!(
         "{ROUNDS} kills in {took:.1?} ({killed_early} before the first answer): {} acknowledged, \
-         {lost} lost, {} recorded (the rest was killed before its answer), {torn} torn tails",
+         {lost} lost, {} recorded, {repetitions} told again, {torn} torn tails",
         acknowledged.len(),
         recorded.len(),
     );
     assert_eq!(lost, 0);
-    assert_eq!(distinct.len(), recorded.len(), "nothing was sent twice, so nothing is there twice");
+    assert_eq!(distinct.len(), recorded.len(), "nothing is there twice");
+    assert!(repetitions > 100, "too few were told again to show anything");
     assert!(acknowledged.len() > 1000, "too little load to show anything");
     // The folder of the private connection goes when it is open: only a kill before leaves it.
     let mut left = names(&world.folder.0);
     left.retain(|name| name != "key.pem" && name != "record");
     assert!(left.iter().all(|name| name.starts_with("appserver-")), "{left:?}");
     assert!(left.len() <= killed_early as usize, "{killed_early} kills left {left:?}");
+}
+
+// Replays, and what OSS repeats.
+
+impl World {
+    fn send(&self, server: &Server, message: &[u8]) -> u16 {
+        let reply = Connection::open(server.address).unwrap().ask(message);
+        reply.expect("a response").status
+    }
+}
+
+/// Whatever of a callback is not signed may change: the callback is the same.
+#[test]
+fn a_replayed_callback_is_answered_200_and_recorded_once() {
+    let world = World::new();
+    let mut server = world.start();
+    for request_id in ["5F1E2D3C4B5A69788796A5B4", ""] {
+        let object = format!("user/alice/a{request_id}");
+        let message = world.message_at("/callback", &object, 0, request_id);
+        let text = String::from_utf8(message.clone()).unwrap();
+        let others = [
+            text.replace("POST /callback", "POST /%63allback"),
+            text.replace("x-oss-request-id: 5", "x-oss-request-id: 6"),
+            text.replace("Content-Type: application/x-www-form-urlencoded\r\n", ""),
+            text.replace("x-www-form-urlencoded", "json"),
+        ];
+        for _ in 0..2 {
+            assert_eq!(world.send(&server, &message), 200);
+            for other in &others {
+                assert_ne!(*other, text);
+                assert_eq!(world.send(&server, other.as_bytes()), 200, "{other}");
+            }
+            server.kill();
+            server = world.start();
+        }
+    }
+    assert_eq!(world.objects(), ["a5F1E2D3C4B5A69788796A5B4", "a"]);
+    let again = world.message_at("/callback", "user/alice/a5", 0, "5F1E");
+    for end in ["etag=\"E\" reqId=\"5F1E\" subject=\"alice\"", "subject=\"alice\" again"] {
+        assert_eq!(world.send(&server, &again), 200);
+        assert!(server.wait_log(end).ends_with(end));
+    }
+}
+
+/// OSS tells of one upload at several URLs in turn, until one responds. The next upload of the same
+/// file, with the same ETag, has another request id. Without it in the body nothing tells it from a
+/// replay but the policy's token, and nothing tells OSS's second URL from the next upload: a line
+/// more is better than one less.
+#[test]
+fn an_upload_is_recorded_once_and_the_same_file_again() {
+    let world = World::new();
+    let server = world.start();
+    let tell = |path: &str, request_id: &str| {
+        assert_eq!(
+            world.send(&server, &world.message_at(path, "user/alice/a", 0, request_id)),
+            200
+        );
+        world.objects().len()
+    };
+    assert_eq!(tell("/callback", "A1"), 1);
+    assert_eq!(tell("/second", "A1"), 1);
+    assert_eq!(tell("/second", "A2"), 2);
+    assert_eq!(tell("/callback", "A2"), 2);
+    assert_eq!(tell("/callback", ""), 3);
+    assert_eq!(tell("/callback", ""), 3);
+    assert_eq!(tell("/second", ""), 4);
+}
+
+/// Two callbacks about one upload that come together: one line, and neither is answered before it
+/// is on disk. What a failed sync loses is lost for both, and recorded when it comes again.
+#[test]
+fn equal_callbacks_that_come_together_share_a_line_and_its_fate() {
+    let disk = Disk::new();
+    let world = World::new();
+    let mut server = world.start_with(&[], &disk.vars());
+    let lines = || disk.record().lines().count();
+    let [first, twice] =
+        ["first", "twice"].map(|name| world.message(&format!("user/alice/{name}"), 0));
+    for (fails, expected, recorded) in [(true, 500, 0), (false, 200, 2)] {
+        disk.hang();
+        thread::scope(|scope| {
+            let (world, server) = (&world, &server);
+            let ask = |message| scope.spawn(move || world.send(server, message));
+            let first = ask(&first);
+            disk.wait_for_a_sync();
+            // When the sync is over, the loop takes all that has come: these are one batch.
+            let twice = [ask(&twice), ask(&twice)];
+            thread::sleep(Duration::from_millis(200));
+            assert!(!twice.iter().any(|request| request.is_finished()));
+            if fails {
+                disk.fail();
+            }
+            disk.resume();
+            for request in [first].into_iter().chain(twice) {
+                assert_eq!(request.join().unwrap(), expected);
+            }
+        });
+        assert_eq!(lines(), recorded);
+        if fails {
+            disk.repair();
+        }
+    }
+    server.kill();
+    server = world.start_with(&[], &disk.vars());
+    assert_eq!([&first, &twice].map(|message| world.send(&server, message)), [200; 2]);
+    assert_eq!(lines(), 2);
+}
+
+/// A disk that takes lines and cannot sync them, and a file system that has become read-only: each
+/// is 500 for as long as it lasts, no longer, and leaves nothing.
+#[test]
+fn a_disk_with_errors_loses_nothing_that_was_acknowledged() {
+    let disk = Disk::new();
+    let world = World::new();
+    let mut server = world.start_with(&[], &disk.vars());
+    assert_eq!(world.call(&server, "1").status, 200);
+    let repeated = world.message("user/alice/repeated", 0);
+    for (n, words) in [(2, "Input/output error"), (3, "Read-only file system")] {
+        if n == 2 {
+            disk.fail()
+        } else {
+            disk.make_read_only()
+        }
+        // Until the second is over in which it complained of something else.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !server.log().iter().any(|line| line.contains(&format!("upload log: {words}"))) {
+            assert!(Instant::now() < deadline, "{words}: {:?}", server.log());
+            let reply = world.call(&server, "refused");
+            assert!(is_not_recorded(&reply), "{}", reply.text());
+            if n == 2 {
+                assert_eq!(world.send(&server, &repeated), 500);
+            }
+        }
+        assert_eq!(objects(disk.folder()).len(), n - 1, "nothing is left of what was refused");
+        assert_eq!(request(server.address, "GET", "/", &[], b"").status, 200);
+        disk.repair();
+        assert_eq!(world.call(&server, &n.to_string()).status, 200);
+    }
+    assert_eq!(world.send(&server, &repeated), 200);
+    let expected = ["1", "2", "3", "repeated"].map(|name| format!("user/alice/{name}"));
+    assert_eq!(objects(disk.folder()), expected);
+    assert!(server.is_running());
+    complaints(&server);
+}
+
+#[test]
+fn a_second_server_is_refused_and_files_are_private_whatever_the_umask() {
+    let world = World::new();
+    let mut server = world.start_under(&["sh", "-c", "umask 0; exec \"$@\"", "sh"]);
+    let file = world.record.join(&names(&world.record)[0]);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o640);
+    let vars = [
+        ("OSS_ACCESS_KEY_ID", "exampleAkId"),
+        ("OSS_ACCESS_KEY_SECRET", "exampleAkSecretNeverShown"),
+        ("OSS_HOST", "https://examplebucket.oss-cn-hangzhou.aliyuncs.com"),
+        ("CALLBACK_KEY_ORIGIN", "http://127.0.0.1:9"),
+        ("UPLOAD_LOG", world.record.to_str().unwrap()),
+    ];
+    let mut second = Command::new("timeout"); // so that this ends if it starts all the same
+    second.arg("30").arg(binary()).args(["127.0.0.1", "0"]).env_clear().envs(vars);
+    let second = second.output().unwrap();
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert_eq!((second.status.code(), said.lines().count()), (Some(2), 1), "{said}");
+    assert!(said.starts_with("appserver: UPLOAD_LOG: ") && said.contains("another process"));
+    // A check does not disturb it, nor does it the check.
+    assert_eq!(run(&["--check"], &vars).code, Some(0));
+    assert_eq!(world.call(&server, "1").status, 200);
+    server.kill();
+    assert_eq!(world.call(&world.start(), "2").status, 200);
+    assert_eq!(world.objects(), ["1", "2"]);
+}
+
+/// For a minute one client replays the longest callback that there is, which as a line takes 120 kB:
+/// without a memory of what is recorded, a disk of 64 MB would be full after 550.
+#[test]
+fn a_flood_of_replays_fills_no_disk() {
+    const FLOOD: Duration = Duration::from_secs(60);
+    const MAX_MEMORY_KB: u64 = 12 * 1024; // as in tests/hostile.rs
+    let world = World::new();
+    let disk = SmallDisk::mount(&world.record, "size=64m");
+    // Without the right to mount one, a limit of the file's size does the same.
+    let limit: &[&str] = if disk.is_some() { &[] } else { &["prlimit", "--fsize=67108864"] };
+    let mut server = world.start_under(limit);
+    let token = callback_token(TOKEN_KEY, "/callback", now() + 3600, "user/alice/");
+    let target = format!("/callback?token={token}");
+    let mut body = b"filename=user%2Falice%2Fflood&size=5&bucket=examplebucket&etag=E&x=".to_vec();
+    body.resize(MAX_BODY_BYTES, 1);
+    let authorization = world.bucket.sign(&target, &body);
+    let flood = callback(&target, &authorization, "application/x-www-form-urlencoded", &body);
+    let start = Instant::now();
+    let (mut replays, mut honest) = (0, vec!["flood".to_owned()]);
+    let mut connection = Connection::open(server.address).unwrap();
+    while start.elapsed() < FLOOD {
+        for _ in 0..500 {
+            assert_eq!(connection.ask(&flood).expect("a response").status, 200);
+            replays += 1;
+        }
+        let object = format!("honest{}", honest.len());
+        assert_eq!(world.call(&server, &object).status, 200);
+        honest.push(object);
+    }
+    assert_eq!(world.objects(), honest);
+    let peak = server.status("VmHWM");
+    println!("{replays} replays, {} honest uploads, {peak} kB of memory", honest.len() - 1);
+    assert!(replays > 5 * 550, "too few to fill the disk");
+    assert!(server.is_running() && peak < MAX_MEMORY_KB, "memory rose to {peak} kB");
+}
+
+/// 100,000 uploads that are known take less than 2 MB.
+#[test]
+fn what_is_known_takes_two_megabytes() {
+    let world = World::new();
+    let memory = || {
+        let server = world.start();
+        assert_eq!(world.call(&server, "new").status, 200);
+        server.status("VmHWM")
+    };
+    let before = memory();
+    // Two days, so that the second is read when the memory of the first is there.
+    for day in ["2026-01-01", "2026-01-02"] {
+        let start = if day.ends_with('1') { 0 } else { 30_000 };
+        let text: String = (start..start + 30_000).map(line_of).collect();
+        fs::write(world.record.join(format!("uploads-{day}.jsonl")), text).unwrap();
+    }
+    let after = memory();
+    println!("{before} kB without, {after} kB with 50,000 uploads");
+    assert!(after < before + 2048, "{before} kB before, {after} kB after");
+}
+
+/// The line for `jq` in static/README.md, over what the server really writes.
+#[test]
+fn the_record_is_read_as_the_document_says() {
+    let world = World::new();
+    let server = world.start();
+    for object in ["a b.txt", "中文.png"] {
+        assert_eq!(world.call(&server, object).status, 200);
+    }
+    let line = documents::block("static/README.md", "sh", "uploads-*.jsonl");
+    let record = world.record.to_str().unwrap();
+    let line = documents::moved(&line, &[("/var/lib/appserver", record)]);
+    let output = Command::new("sh").args(["-c", &line]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
+    assert_eq!(rows.len(), 2, "{}", String::from_utf8_lossy(&output.stderr));
+    for (row, object) in rows.iter().zip(["user/alice/a b.txt", "user/alice/中文.png"]) {
+        assert_eq!(row[1..], ["alice", "5", object]);
+        assert!(row[0].len() == 20 && row[0].ends_with('Z'), "{row:?}");
+    }
 }

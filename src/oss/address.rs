@@ -93,11 +93,23 @@ pub fn is_endpoint(url: &str) -> bool {
     is_origin(url) && private.iter().any(|start| url.starts_with(start))
 }
 
-/// Nothing that needs an escape in a policy or on a terminal, and no list.
+/// The same, or within Alibaba's network.
+pub fn is_private(host: &str) -> bool {
+    is_endpoint(host) || host.ends_with("-internal.aliyuncs.com")
+}
+
+/// True for an object's key that stays in its folder where it is made a path, of Unix or Windows.
+pub fn is_object_key(key: &str) -> bool {
+    let path = key.replace('\\', "/");
+    let is_path = path.split('/').all(|segment| !["", ".", ".."].contains(&segment));
+    is_path && key.len() <= 1023 && !key.contains(char::is_control)
+}
+
+/// Nothing that needs an escape in a policy, and no list.
 pub fn is_prefix(text: &str) -> bool {
-    let plain = |c: char| !c.is_control() && !matches!(c, '$' | '\\');
     let is_one = !text.contains("/,") && !text.contains("/;");
-    is_one && !text.starts_with('/') && text.len() <= 512 && text.chars().all(plain)
+    let is_key = is_object_key(text.strip_suffix('/').unwrap_or(text));
+    is_one && is_key && text.len() <= 512 && !text.contains(['$', '\\'])
 }
 
 /// As browsers give it: in lower case (W3C File API), without parameters. They say image/jpeg. Or

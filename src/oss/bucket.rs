@@ -28,7 +28,7 @@ impl Bucket {
         Bucket { agent: agent(&host, TIMEOUT), host, name, region }
     }
 
-    /// Whether the object is there with this size and ETag (as a callback spells them).
+    /// The object's content type, if it has this size and ETag (as a callback spells them).
     pub fn confirm(
         &self,
         credentials: &Credentials,
@@ -36,7 +36,7 @@ impl Bucket {
         size: &str,
         etag: &str,
         now: u64,
-    ) -> Result<(), Reject> {
+    ) -> Result<String, Reject> {
         let begun = Instant::now();
         let mut response = self.ask("HEAD", credentials, object, now);
         // Once more at once: the bucket may have closed the connection that was kept for this.
@@ -53,7 +53,8 @@ impl Bucket {
         let plain = |etag: &str| etag.trim_matches('"').to_ascii_uppercase();
         let same_etag = header("etag").map(plain) == Some(plain(etag));
         let same_size = header("content-length") == Some(size);
-        if same_etag && same_size { Ok(()) } else { Err(Reject::OBJECT_DIFFERS) }
+        let content_type = header("content-type").unwrap_or_default().to_owned();
+        if same_etag && same_size { Ok(content_type) } else { Err(Reject::OBJECT_DIFFERS) }
     }
 
     /// What the bucket says of a key that nobody has: a code of its own, like `NoSuchKey`.

@@ -11,12 +11,15 @@ use crypto_bigint::{BoxedUint, Odd, SquareAssign};
 use md5::{Digest, Md5};
 use rsa::{RsaPublicKey, pkcs8::DecodePublicKey, traits::PublicKeyParts};
 use serde_json::Value;
+use sha2::Sha256;
 
 use crate::reject::Reject;
 
 /// A 4,096-bit signature in base64: four times what a longer key than today's could need.
 const MAX_AUTHORIZATION_BYTES: usize = 684;
 const MAX_KEY_URL_BYTES: usize = 256;
+/// The body type that is no form.
+pub const JSON: &str = "application/json";
 /// What stands before an MD5 digest in a signature: DigestInfo, in DER (RFC 8017, 9.2, note 1).
 const MD5_INFO: &[u8] = b"\x30\x20\x30\x0c\x06\x08\x2a\x86\x48\x86\xf7\x0d\x02\x05\x05\0\x04\x10";
 
@@ -32,8 +35,8 @@ pub struct Claim<'a> {
     body: &'a [u8],
 }
 
-/// The body of a callback whose signature is good: the only thing that `fields` parses.
-pub struct Verified<'a>(&'a [u8]);
+/// A callback whose signature is good: `fields` parses the body of no other.
+pub struct Verified<'a>(Claim<'a>);
 
 impl<'a> Claim<'a> {
     /// `target` is path and query as OSS sent them.
@@ -50,8 +53,9 @@ impl<'a> Claim<'a> {
         let key_url = BASE64.decode(pub_key_url).map_err(|_| Reject::BAD_KEY_URL)?;
         let key_url = String::from_utf8(key_url).map_err(|_| Reject::BAD_KEY_URL)?;
         let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
-        let path = percent_decode(path.as_bytes()).ok_or(Reject::BAD_PATH)?;
-        Ok(Claim { signature, key_url, path, query, body })
+        // With a line feed in it, the same signature would be good for another path and body.
+        let path = percent_decode(path.as_bytes()).filter(|path| !path.contains(&b'\n'));
+        Ok(Claim { signature, key_url, path: path.ok_or(Reject::BAD_PATH)?, query, body })
     }
 
     /// Decoded path, `?` and raw query if there is one, `\n`, raw body. Decoded once: `%2541` is
@@ -72,21 +76,30 @@ impl<'a> Claim<'a> {
         let padding = vec![0xff; key.bytes.saturating_sub(info.len() + 3).max(8)];
         let expected = key.number(&[&[0, 1], &padding[..], &[0], &info].concat());
         match key.public_operation(&self.signature) {
-            Some(opened) if Some(&opened) == expected.as_ref() => Ok(Verified(self.body)),
+            Some(opened) if Some(&opened) == expected.as_ref() => Ok(Verified(self)),
             _ => Err(Reject::SIGNATURE_MISMATCH),
         }
     }
 }
 
+impl Verified<'_> {
+    /// Identifies the upload, by what is signed. OSS sends one body to several URLs, and another
+    /// for the next upload if a request id is in it. If not, our token tells policies apart.
+    pub fn id(&self, has_request_id: bool) -> u64 {
+        let signed = if has_request_id { self.0.body.to_vec() } else { self.0.string_to_sign() };
+        Sha256::digest(signed).first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+    }
+}
+
 /// The names and values of a verified body, or none if it does not parse as its type says.
-pub fn fields(verified: &Verified, content_type: &str) -> Option<BTreeMap<String, String>> {
-    parse(std::str::from_utf8(verified.0).ok()?, content_type)
+pub fn fields(verified: &Verified, body_type: &str) -> Option<BTreeMap<String, String>> {
+    parse(std::str::from_utf8(verified.0.body).ok()?, body_type)
 }
 
 /// Which `${variable}` stands under which name: a `CALLBACK_BODY` read like a body. In a JSON
 /// template variables have no quotes, since OSS quotes their values.
 pub fn template(body: &str, body_type: &str) -> Option<BTreeMap<String, String>> {
-    if !is_json(body_type) {
+    if body_type != JSON {
         return parse(body, body_type);
     }
     let mut pieces = body.split("${");
@@ -98,13 +111,9 @@ pub fn template(body: &str, body_type: &str) -> Option<BTreeMap<String, String>>
     parse(&text, body_type)
 }
 
-fn is_json(content_type: &str) -> bool {
-    content_type.trim_start().to_ascii_lowercase().starts_with("application/json")
-}
-
-fn parse(text: &str, content_type: &str) -> Option<BTreeMap<String, String>> {
+fn parse(text: &str, body_type: &str) -> Option<BTreeMap<String, String>> {
     let mut fields = BTreeMap::new();
-    if is_json(content_type) {
+    if body_type == JSON {
         let Value::Object(object) = serde_json::from_str(text).ok()? else { return None };
         for (name, value) in object {
             let text = match value {

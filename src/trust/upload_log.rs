@@ -1,87 +1,150 @@
 //! The upload log: one JSON line for each upload, in `uploads-YYYY-MM-DD.jsonl`, on disk before
-//! anybody is told that it is there. What is not on disk whole is taken back.
+//! anybody is told that it is there, and only once. What is not on disk whole is taken back.
 
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::signal::{SigSet, Signal};
+use serde_json::{Map, Value};
 
-use crate::sys::time;
+use crate::sys::{log, time};
 
-/// Longer than any line, so that the end of a line is among a file's last bytes.
-const MAX_LINE_BYTES: u64 = 1 << 20;
+/// Longer than any line, which has at most six bytes (`\u0000`) for each byte of a body.
+const MAX_LINE_BYTES: u64 = 1 << 18;
+/// Replays of as many uploads add no line, and of up to twice as many. Ids take 1.5 MB at the most.
+const MIN_IDS: usize = 50_000;
 
+#[derive(Default)]
 pub struct UploadLog {
     folder: PathBuf,
+    /// The folder: no other process may write to it.
+    lock: Option<Flock<File>>,
     open: Option<File>,
+    /// Ids of uploads whose line is on disk. When `recent` is full, it replaces `older`.
+    recent: HashSet<u64>,
+    older: HashSet<u64>,
 }
 
 impl UploadLog {
-    /// Truncates what a crash tore, and opens today's file, so that a folder that cannot be written
-    /// stops the start.
+    /// Opens today's file, so that a folder that cannot be written stops the start, mends what a
+    /// crash tore, and reads back which uploads were recorded last.
     pub fn open(folder: PathBuf, now: u64) -> io::Result<UploadLog> {
         // For this thread, a write beyond `ulimit -f` is an error and does not end the process.
         SigSet::from(Signal::SIGXFSZ).thread_block()?;
-        for entry in fs::read_dir(&folder)? {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            if name.starts_with("uploads-") && name.ends_with(".jsonl") {
-                // An archived file may be read-only; today's is opened for certain below.
-                if let Ok(file) = OpenOptions::new().read(true).append(true).open(folder.join(name))
-                {
-                    truncate_torn_line(&file)?;
-                }
+        let mut log = UploadLog { folder, ..UploadLog::default() };
+        log.file(now)?;
+        let mut paths = BTreeSet::new(); // by day
+        for entry in fs::read_dir(&log.folder)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let day = name.strip_prefix("uploads-").and_then(|name| name.strip_suffix(".jsonl"));
+            let is_day = day.is_some_and(|day| time::unix(&format!("{day}T00:00:00Z")).is_some());
+            if is_day && entry.file_type()?.is_file() {
+                paths.insert(entry.path());
             }
         }
-        let mut log = UploadLog { folder, open: None };
-        log.file(now)?;
+        for path in paths.iter().rev() {
+            mend(path, now)?;
+            log.read_back(path)?;
+        }
         Ok(log)
     }
 
-    /// Appends whole lines with one write and one sync. After an error they are taken back.
-    pub fn append(&mut self, lines: &[u8], now: u64) -> io::Result<()> {
+    /// Whether the upload's line is on disk.
+    pub fn has(&self, id: u64) -> bool {
+        self.recent.contains(&id) || self.older.contains(&id)
+    }
+
+    /// Appends whole lines, by id, with one write and one sync. After an error they are taken back.
+    pub fn append(&mut self, lines: &BTreeMap<u64, String>, now: u64) -> io::Result<()> {
+        let text = lines.values().map(String::as_str).collect::<String>();
         let file = self.file(now)?;
         let length = file.metadata()?.len();
-        let written = file.write_all(lines).and_then(|()| file.sync_data());
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
         if written.is_err() {
             // If even this fails, the torn line goes when the file is opened anew.
             let _ = file.set_len(length).and_then(|()| file.sync_data());
             self.open = None;
+            return written;
         }
-        written
+        if self.recent.len() + lines.len() > MIN_IDS {
+            self.older = std::mem::take(&mut self.recent);
+        }
+        self.recent.extend(lines.keys());
+        Ok(())
     }
 
     /// The file of the day. It is opened anew when it was renamed or removed under us.
     fn file(&mut self, now: u64) -> io::Result<&mut File> {
         let day = time::iso8601(now).get(..10).unwrap_or_default().to_owned();
         let path = self.folder.join(format!("uploads-{day}.jsonl"));
-        if let (Some(file), Ok(named)) = (self.open.take(), fs::metadata(&path)) {
+        if let (Some(file), Ok(named)) = (self.open.take(), fs::symlink_metadata(&path)) {
             let held = file.metadata()?;
             if (held.dev(), held.ino()) == (named.dev(), named.ino()) {
                 return Ok(self.open.insert(file));
             }
         }
-        let file = OpenOptions::new().read(true).append(true).create(true).open(&path)?;
-        truncate_torn_line(&file)?;
+        self.lock = None; // the folder may be another one too
+        let locked = Flock::lock(File::open(&self.folder)?, FlockArg::LockExclusiveNonblock);
+        let refused =
+            |_| io::Error::other("not locked: does another process write to this folder?");
+        let folder = self.lock.insert(locked.map_err(refused)?);
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true).mode(0o640);
+        let file = options.custom_flags(OFlag::O_NOFOLLOW.bits()).open(&path)?;
+        mend(&path, now)?;
         file.sync_all()?;
-        File::open(&self.folder)?.sync_all()?; // the file's name is on disk too
+        folder.sync_all()?; // the file's name is on disk too
         Ok(self.open.insert(file))
+    }
+
+    /// Adds the last ids of a file that is older than those read before, if there is room.
+    fn read_back(&mut self, path: &Path) -> io::Result<()> {
+        let room = MIN_IDS.saturating_sub(self.older.len());
+        let Ok(file) = File::open(path) else { return Ok(()) };
+        let mut ids = VecDeque::new();
+        for line in BufReader::new(file).split(b'\n').take_while(|_| room > 0) {
+            ids.extend(id_of(&line?));
+            if ids.len() > room {
+                ids.pop_front();
+            }
+        }
+        self.older.extend(ids);
+        Ok(())
     }
 }
 
-/// Takes off part of a line that a crash left, which nobody was told of.
-fn truncate_torn_line(file: &File) -> io::Result<()> {
+/// The id that a line begins with.
+fn id_of(line: &[u8]) -> Option<u64> {
+    let digits = line.strip_prefix(b"{\"id\":\"")?.get(..16)?;
+    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// Ends a file's last line, if a crash did not let us. Part of a line, which nobody was told of, is
+/// cut off. A line that only lacks its end is kept, and so is what is too long to be one of ours.
+fn mend(path: &Path, now: u64) -> io::Result<()> {
+    // An archived file may be read-only.
+    let Ok(mut file) = OpenOptions::new().read(true).append(true).open(path) else { return Ok(()) };
     let length = file.metadata()?.len();
-    let mut last = *b"\n";
-    file.read_at(&mut last, length.saturating_sub(1))?;
-    if last == *b"\n" {
-        return Ok(());
-    }
     let tail_bytes = length.min(MAX_LINE_BYTES);
     let mut tail = vec![0; tail_bytes as usize];
     file.read_exact_at(&mut tail, length - tail_bytes)?;
-    let torn = tail.iter().rev().take_while(|byte| **byte != b'\n').count();
-    file.set_len(length - torn as u64)?;
+    let start = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let (line, bytes) = (tail.get(start..).unwrap_or_default(), tail_bytes - start as u64);
+    if line.is_empty() {
+        return Ok(());
+    }
+    let is_whole = serde_json::from_slice::<Map<String, Value>>(line).is_ok();
+    if is_whole || bytes == MAX_LINE_BYTES {
+        file.write_all(b"\n")?;
+    } else {
+        let name = path.display();
+        log::line(now, &format!("upload log: {name}: {bytes} bytes of a torn line cut off"));
+        file.set_len(length - bytes)?;
+    }
     file.sync_all()
 }

@@ -5,7 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,10 @@ use support::{Server, binary};
 
 const TOKEN_KEY: &str = "tokenKeyOfMoreThanThirtyTwoCharacters";
 const FORM: &str = "application/x-www-form-urlencoded";
-const BODY: &[u8] =
-    b"filename=user%2Falice%2Fphoto.jpg&size=123456&mimeType=image%2Fjpeg&height=600&\
-                      width=800&bucket=examplebucket&etag=5D41402ABC4B2A76B9719D911017C592";
+const BODY: &str = "filename=user%2Falice%2Fphoto.jpg&size=123456&mimeType=image%2Fjpeg&height=600&\
+    width=800&bucket=examplebucket&etag=5D41402ABC4B2A76B9719D911017C592&reqId=";
+/// More than are answered in a turn; when they are used up, it ends.
+const MESSAGES: usize = 30_000;
 const TIME: Duration = Duration::from_secs(1);
 const TURNS: usize = 5;
 const CLIENTS: [usize; 2] = [1, 32];
@@ -38,18 +39,17 @@ fn main() {
     let key = folder.join("key.pem");
     fs::write(&key, bucket.public_key_pem()).expect("a key file");
     let key = key.to_str().expect("a plain path");
-    let message = message(&bucket);
 
     let with = start(key, record.to_str().expect("a plain path"));
     let without = start(key, "");
-    callbacks(&with, &message, 1);
+    callbacks(&with, &bucket, 1);
     let line = first_line(&record);
 
     // In turns, since disks have moods.
     let mut turns = [(); TURNS].map(|()| {
         let alone = synced_alone(&folder.join("alone"), &line);
-        let recorded = CLIENTS.map(|clients| callbacks(&with, &message, clients));
-        let bare = CLIENTS.map(|clients| callbacks(&without, &message, clients));
+        let recorded = CLIENTS.map(|clients| callbacks(&with, &bucket, clients));
+        let bare = CLIENTS.map(|clients| callbacks(&without, &bucket, clients));
         Turn { alone, recorded, bare }
     });
     drop((with, without));
@@ -90,29 +90,34 @@ fn start(key: &str, record: &str) -> Server {
     )
 }
 
-fn message(bucket: &Standin) -> Vec<u8> {
+/// Callbacks about one upload each: another callback about the same upload is not recorded again.
+fn messages(bucket: &Standin) -> Vec<Vec<u8>> {
+    static ID: AtomicUsize = AtomicUsize::new(0);
     let token = callback_token(TOKEN_KEY, "/callback", now() + 3600, "user/alice/");
     let target = format!("/callback?token={token}");
-    callback(&target, &bucket.sign(&target, BODY), FORM, BODY)
+    let message = |_| {
+        let body = format!("{BODY}{:024X}", ID.fetch_add(1, Relaxed)).into_bytes();
+        callback(&target, &bucket.sign(&target, &body), FORM, &body)
+    };
+    (0..MESSAGES).map(message).collect()
 }
 
 /// The callbacks that are answered per second when so many clients wait for one each.
-fn callbacks(server: &Server, message: &[u8], clients: usize) -> f64 {
-    let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+fn callbacks(server: &Server, bucket: &Standin, clients: usize) -> f64 {
+    let (messages, next, answered) = (messages(bucket), AtomicUsize::new(0), AtomicUsize::new(0));
     let start = Instant::now();
     thread::scope(|scope| {
         for _ in 0..clients {
             scope.spawn(|| {
                 let mut connection = Connection::open(server.address).expect("a connection");
-                while !stop.load(Relaxed) {
+                while start.elapsed() < TIME {
+                    let Some(message) = messages.get(next.fetch_add(1, Relaxed)) else { return };
                     let reply = connection.ask(message).expect("an answer");
                     assert_eq!(reply.status, 200, "{}", reply.text());
                     answered.fetch_add(1, Relaxed);
                 }
             });
         }
-        thread::sleep(TIME);
-        stop.store(true, Relaxed);
     });
     answered.load(Relaxed) as f64 / start.elapsed().as_secs_f64()
 }

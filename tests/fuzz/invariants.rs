@@ -381,12 +381,9 @@ pub fn callback(bytes: &[u8]) {
 pub fn body(bytes: &[u8]) {
     let text = std::str::from_utf8(bytes).ok();
     let signature = is_signed(bytes).then(|| BUCKET.sign("/", bytes));
-    for (content_type, is_json) in [
-        ("application/x-www-form-urlencoded", false),
-        ("application/json", true),
-        (" Application/JSON; charset=utf-8", true),
-        ("", false),
-    ] {
+    for (content_type, is_json) in
+        [("application/x-www-form-urlencoded", false), ("application/json", true)]
+    {
         let expected = text.and_then(if is_json { object } else { form });
         if let Some(text) = text {
             let template = callback::template(text, content_type);

@@ -1,8 +1,9 @@
 //! A disk that hangs as long as a test wants it to: `fsync` and `fdatasync` of a server wait. Tests
-//! hold a server's loop by it, since nothing that comes from the network may hold it.
+//! hold a server's loop by it, since nothing that comes from the network may hold it. And a disk
+//! that fails.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Disk {
     library: String,
     hang: PathBuf,
+    fail: PathBuf,
     /// The record of uploads.
     record: PathBuf,
     _folder: Folder,
@@ -42,14 +44,34 @@ impl Disk {
         compile(SOURCE, &library);
         let record = folder.0.join("record");
         fs::create_dir(&record).expect("a new folder");
-        Disk { library, hang: folder.0.join("hang"), record, _folder: folder }
+        let (hang, fail) = (folder.0.join("hang"), folder.0.join("fail"));
+        Disk { library, hang, fail, record, _folder: folder }
     }
 
     /// Variables of a server that keeps its record on this disk.
-    pub fn vars(&self) -> [(&str, &str); 3] {
-        let hang = self.hang.to_str().expect("plain names");
-        let record = self.record.to_str().expect("plain names");
-        [("LD_PRELOAD", &self.library), ("HANG_WHILE", hang), ("UPLOAD_LOG", record)]
+    pub fn vars(&self) -> [(&str, &str); 4] {
+        let [hang, fail, record] =
+            [&self.hang, &self.fail, &self.record].map(|path| path.to_str().expect("plain names"));
+        [
+            ("LD_PRELOAD", &self.library),
+            ("HANG_WHILE", hang),
+            ("FAIL_WHILE", fail),
+            ("UPLOAD_LOG", record),
+        ]
+    }
+
+    /// Syncs fail with EIO, as when the disk has taken what it cannot keep.
+    pub fn fail(&self) {
+        fs::write(&self.fail, "5").expect("the file can be made");
+    }
+
+    /// All that would change a file fails with EROFS, as after a file system's error.
+    pub fn make_read_only(&self) {
+        fs::write(&self.fail, "r30").expect("the file can be made");
+    }
+
+    pub fn repair(&self) {
+        fs::remove_file(&self.fail).expect("failing");
     }
 
     pub fn hang(&self) {
@@ -67,6 +89,10 @@ impl Disk {
 
     pub fn resume(&self) {
         fs::remove_file(&self.hang).expect("hanging");
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.record
     }
 
     /// What all files of the record hold.
