@@ -92,7 +92,9 @@ impl App {
             "/" => self.policy(policy::answer_v1, request, now),
             "/get_post_signature_for_oss_upload" => self.policy(policy::answer_v4, request, now),
             "/healthz" => Ok(Response::text(200, "ok\n").with("Cache-Control", "no-store")),
-            path if self.config.client_page => Ok(page::response(path, request, &self.config.host)),
+            path if self.config.client_page => {
+                Ok(page::response(path, request, &self.config.host, &self.config.frame_ancestors))
+            }
             _ => Ok(Response::text(404, "not found\n")),
         }
     }

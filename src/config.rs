@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use crate::oss::OTHER_NAMES;
 use crate::oss::address::{
-    are_callback_urls, check_template, is_content_type, is_endpoint, is_name, is_origin,
-    is_page_origin, is_path, is_prefix, is_private, is_token, is_word, named_by,
+    are_callback_urls, are_origins, check_template, is_content_type, is_endpoint, is_name,
+    is_origin, is_page_origin, is_path, is_prefix, is_private, is_token, is_word, named_by,
 };
 use crate::oss::callback::{JSON, PublicKey, template};
 use crate::oss::credentials::{Credentials, Secret, Source};
@@ -26,7 +26,7 @@ pub type ConfigError = String;
 type Read<T> = Result<T, ConfigError>;
 
 /// Name, default (empty: none, or one that depends on others), what a value must be, help.
-pub const VARIABLES: [[&str; 4]; 33] = [
+pub const VARIABLES: [[&str; 4]; 34] = [
     ["OSS_ACCESS_KEY_ID", "", "an access key id", "the access key that signs (required)"],
     ["OSS_ACCESS_KEY_SECRET", "", SECRET, "its secret (required)"],
     ["OSS_SESSION_TOKEN", "", SECRET, "its security token, if it is a temporary key"],
@@ -56,6 +56,7 @@ pub const VARIABLES: [[&str; 4]; 33] = [
     ["CONFIRM_UPLOADS", "off", "on or off", "on: the bucket must confirm what a callback says"],
     ["ALLOW_ORIGIN", "*", ORIGINS, "comma list of origins whose pages may ask for policies"],
     ["CLIENT_PAGE", "on", "on or off", "off: no upload page"],
+    ["FRAME_ANCESTORS", "", "a comma list of origins", "comma list of sites that may embed it"],
     ["PUBLIC_PATH_PREFIX", "", "a path like /post", "path under which the public reaches this"],
     ["MAX_CONNECTIONS", "512", "a number from 1 to 65535", "at a time, a quarter for one client"],
     ["METRICS_LISTEN", "", "IP:PORT", "where /metrics is served"],
@@ -103,6 +104,7 @@ pub struct Config {
     /// Empty: any.
     pub allow_origins: Vec<String>,
     pub client_page: bool,
+    pub frame_ancestors: String,
     pub public_key: KeySource,
     pub path_prefix: String,
     pub jwt_secret: Option<Secret>,
@@ -148,7 +150,7 @@ impl Config {
             let problem = "not set, and with OSS_ECS_ROLE no secret lasts that could stand for it";
             return wrong("CALLBACK_TOKEN_KEY", problem);
         }
-        let upload_log = read.text("UPLOAD_LOG", is_folder)?;
+        let upload_log = read.text("UPLOAD_LOG", |text| Path::new(text).is_dir())?;
         let metrics = read.text("METRICS_LISTEN", |text| text.parse::<SocketAddr>().is_ok())?;
         Ok(Config {
             source,
@@ -164,6 +166,7 @@ impl Config {
             callback: read.callback()?,
             allow_origins: read.list("ALLOW_ORIGIN", is_page_origin)?,
             client_page: read.switch("CLIENT_PAGE")?,
+            frame_ancestors: read.text("FRAME_ANCESTORS", are_origins)?,
             public_key: read.public_key()?,
             path_prefix: read.text("PUBLIC_PATH_PREFIX", is_path)?,
             jwt_secret: read.secret("UPLOAD_JWT_SECRET")?,
@@ -283,7 +286,7 @@ impl Reader<'_> {
     /// it to be there and empty, and its value is never part of an error.
     fn secret(&mut self, name: &str) -> Read<Option<Secret>> {
         let [name, _, shape, _] = row(name);
-        let folder = self.text("CREDENTIALS_DIRECTORY", is_folder)?;
+        let folder = self.text("CREDENTIALS_DIRECTORY", |text| Path::new(text).is_dir())?;
         let mut text = self.vars.get(name).cloned();
         if text.is_none() && !folder.is_empty() {
             let path = Path::new(&folder).join(name.to_lowercase());
@@ -392,8 +395,4 @@ impl Reader<'_> {
             Err(error) => wrong(name, format_args!("{path:?}: {error}")),
         }
     }
-}
-
-fn is_folder(text: &str) -> bool {
-    Path::new(text).is_dir()
 }

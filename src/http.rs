@@ -13,7 +13,8 @@ pub const MAX_BODY_BYTES: usize = 20 * 1024;
 
 /// The request headers that are read here, and what is said of one that is not ASCII. All others
 /// end at the proxy.
-pub const HEADERS: [(&str, Reject); 5] = [
+pub const HEADERS: [(&str, Reject); 6] = [
+    ("accept-encoding", Reject(400, "accept-encoding is not ASCII")),
     ("access-control-request-headers", Reject(400, "access-control-request-headers is not ASCII")),
     ("authorization", Reject(400, "authorization is not ASCII")),
     ("if-none-match", Reject(400, "if-none-match is not ASCII")),

@@ -4,110 +4,93 @@
  */
 'use strict';
 
-// English and Chinese; `{}` takes a value. Where there is no English, it stands in index.html.
-const WORDS = {
-	title: [, '上传文件'],
-	hint: [, '将文件或文件夹拖到页面任意位置、直接粘贴，或者'],
-	choose: [, '选择文件'],
-	chooseFolder: [, '选择文件夹'],
-	names: [, '存储名称'],
-	local: [, '保持本地文件名'],
-	random: [, '随机文件名，保留后缀'],
-	folder: [, '目录（可选）'],
-	files: [, '文件'],
-	retryAll: [, '重试失败项'],
-	cancelAll: [, '全部取消'],
-	clear: [, '清除已结束'],
-
-	waiting: ['Waiting', '等待中'],
-	signing: ['Signing', '获取签名'],
-	uploading: ['Uploading', '上传中'],
-	verifying: ['Verifying', '验证中'],
-	done: ['Done', '完成'],
-	failed: ['Failed', '失败'],
-	cancelled: ['Cancelled', '已取消'],
-	retry: ['Interrupted, trying again soon', '已中断，即将重试'],
-	offline: ['Waiting for the network', '等待网络恢复'],
-
-	upTo: ['Up to {} a file', '每个文件最大 {}'],
-	only: ['{} only', '仅限 {}'],
-	sum: ['{} of {} done', '已完成 {} / {}'],
-	part: ['{} of {}', '{} / {}'],
-	left: ['{} left', '剩余 {}'],
-	verified: ['{} · verified by the server', '{} · 已通过服务器验证'],
-	stored: ['{} · stored, no callback is set up', '{} · 已存储，未设置回调'],
-	details: ['Details of {}', '{} 的详情'],
-	again: ['Try {} again', '重试 {}'],
-	stop: ['Cancel {}', '取消 {}'],
-	remove: ['Remove {}', '移除 {}'],
-};
-
-// Why an upload fails, by code.
-const ERRORS = {
-	AccessDenied: ['The bucket denies access.', '存储空间拒绝访问。'],
-	CallbackFailed: ['Stored, but not registered: the server did not confirm it.', '已存储但未登记：服务器未确认。'],
-	EntityTooLarge: ['Too large: {} at most.', '文件过大，最大 {}。'],
-	EntityTooSmall: ['Too small: {} at least.', '文件过小，最小 {}。'],
-	FileAlreadyExists: ['The name is taken and may not be replaced.', '同名文件已存在，不能覆盖。'],
-	InvalidAccessKeyId: ['OSS does not know the server’s access key.', '服务器的 AccessKey 无效。'],
-	NetworkError: ['The bucket is out of reach, or its CORS rule refuses this page.', '无法连接存储空间，或跨域规则不允许此页面。'],
-	NoSuchBucket: ['The bucket does not exist.', '存储空间不存在。'],
-	NotAllowed: ['You may not upload here. Please sign in again.', '您无权上传，请重新登录。'],
-	PolicyExpired: ['The permission to upload ran out.', '上传许可已过期。'],
-	PolicyMismatch: ['The server’s policy does not allow this upload.', '服务器的策略不允许此上传。'],
-	QuotaExceeded: ['The bucket is full.', '存储空间已满。'],
-	RequestTimeTooSkewed: ['The server’s clock is wrong.', '服务器的时间不准确。'],
-	SecurityTokenExpired: ['The server’s credentials ran out.', '服务器的临时凭证已过期。'],
-	ServerError: ['The server has a problem.', '服务器出现问题。'],
-	ServerGone: ['The server is out of reach.', '无法连接服务器。'],
-	SignatureDoesNotMatch: ['The server’s access key secret is wrong.', '服务器的签名不正确。'],
-	Stalled: ['The transfer came to a halt.', '传输停滞。'],
-	Unreadable: ['The file cannot be read; was it moved or changed?', '无法读取文件，可能已被移动或修改。'],
-	WrongType: ['Files of this type are not allowed.', '不允许此类型的文件。'],
-	5: ['OSS has a problem. Try again later.', 'OSS 出现故障，请稍后重试。'],
-	4: ['OSS refused the upload.', 'OSS 拒绝了此次上传。'],
-};
-
 const find = (selector, within = document) => within.querySelector(selector);
-const chinese = /^zh/i.test(navigator.languages.find((tag) => /^(zh|en)/i.test(tag)));
-const pick = (pair, values) => pair[Number(chinese)].replace(/{}/g, () => values.shift());
-const say = (word, ...values) => pick(WORDS[word], values);
-const sentence = ({ code, status, stored, limit }) => {
-	const other = stored ? 'CallbackFailed' : status >= 500 ? 5 : 4;
-	return pick(ERRORS[code] ?? ERRORS[other], [sizeText(limit)]);
-};
 
-if (chinese) {
-	document.documentElement.lang = 'zh-CN';
-	document.title = say('title');
-	for (const element of document.querySelectorAll('[data-text]')) {
-		element.textContent = say(element.dataset.text);
-	}
+// Words.
+
+const tag = navigator.languages.find((tag) => /^(zh|en)/i.test(tag)) ?? 'en';
+const hant = /hant|tw|hk|mo/i.test(tag) ? 'zh-Hant' : 'zh-Hans';
+const language = /^zh/i.test(tag) ? hant : 'en';
+const say = (word, ...values) => WORDS[language][word].replace(/{}/g, () => values.shift());
+
+document.documentElement.lang = language;
+for (const element of document.querySelectorAll('[data-text]')) {
+	element.textContent = say(element.dataset.text);
 }
-const TITLE = document.title;
+const TITLE = (document.title = say('title'));
+
+/** Why an upload failed or was interrupted, and what became of the object. */
+function sentence({ file, stored }, error) {
+	const { code, status, limit, types } = error;
+	const other = !status ? 'Unexpected' : error.stored ? 'CallbackFailed' : status >= 500 ? 5 : 4;
+	const word = WORDS.en[code] ? code : other;
+	const texts = [say(word, types ? typeName(file.type, file.name) : sizeText(limit))];
+	if (types) texts.push(allowedText(types));
+	if (stored === 'maybe' && code !== 'ProbablyStored') texts.push(say('maybe'));
+	return texts.join(' ');
+}
 
 function sizeText(bytes = 0) {
 	let unit = 0;
-	for (; bytes >= 1024 && unit < 3; unit += 1) bytes /= 1024;
-	const digits = bytes < 10 && bytes % 1 ? 1 : 0;
-	return `${bytes.toFixed(digits)} ${['B', 'KB', 'MB', 'GB'][unit]}`;
+	for (; Math.round(bytes) >= 1024 && unit < 3; unit += 1) bytes /= 1024;
+	const shown = bytes < 9.95 ? Math.round(bytes * 10) / 10 : Math.round(bytes);
+	return `${shown} ${['B', 'KB', 'MB', 'GB'][unit]}`;
 }
 
-/** Bytes a second and seconds left, nothing while unknown. */
+/** Bytes a second and time left, each only if it says something. */
 function speedTexts(rate, left) {
-	if (!rate || left === Infinity) return [];
-	const [unit, length] = left < 60 ? ['second', 1] : left < 3600 ? ['minute', 60] : ['hour', 3600];
-	const time = Math.ceil(left / length).toLocaleString(chinese ? 'zh' : 'en', { style: 'unit', unit });
-	return [`${sizeText(rate)}/s`, say('left', time)];
+	const texts = rate ? [`${sizeText(rate)}/s`] : [];
+	const seconds = Math.ceil(left);
+	const [unit, length] =
+		seconds < 60 ? ['second', 1] : seconds <= 59 * 60 ? ['minute', 60] : ['hour', 3600];
+	const count = Math.ceil(seconds / length);
+	if (count < 100) texts.push(say('left', count.toLocaleString(language, { style: 'unit', unit })));
+	return texts;
+}
+
+/** Types that people know by another name than the standard's. */
+const TYPES = [
+	[/ml\.document$/, 'Word (.docx)'],
+	[/msword$/, 'Word (.doc)'],
+	[/ml\.sheet$/, 'Excel (.xlsx)'],
+	[/ms-excel$/, 'Excel (.xls)'],
+	[/ml\.presentation$/, 'PowerPoint (.pptx)'],
+	[/ms-powerpoint$/, 'PowerPoint (.ppt)'],
+	[/^text\/plain$/, 'TXT'],
+	[/javascript$/, 'JS'],
+	[/quicktime$/, 'MOV'],
+	[/matroska$/, 'MKV'],
+	[/^audio\/mpeg$/, 'MP3'],
+	[/^audio\/mp4$/, 'M4A'],
+];
+const suffixOf = (name) => /[^/]\.(\w{1,5})$/.exec(name)?.[1].toUpperCase();
+
+/** As people call it; by the name's suffix where the browser knows no type. */
+function typeName(type, name = '') {
+	if (!type) return suffixOf(name) ?? say('unknown');
+	const [kind, subtype] = type.split('/');
+	if (!subtype || subtype === '*') return WORDS.en[kind] ? say(kind) : type;
+	const known = TYPES.find(([pattern]) => pattern.test(type));
+	return known?.[1] ?? subtype.replace(/^(x-|vnd\.)+|\+.*$/g, '').toUpperCase();
+}
+
+const allowed = (types) =>
+	types.flatMap(([operator, operand]) =>
+		operator === 'starts-with' ? `${operand}*` : operator === 'not-in' ? [] : operand
+	);
+
+function allowedText(types) {
+	const names = new Set(allowed(types).map((type) => typeName(type)));
+	return names.size ? say('only', [...names].join(', ')) : '';
 }
 
 // The queue: a row an upload, drawn at most every 50 ms.
 
-const server = find('meta[name=server]').content || new URL('.', location).href;
 const uploader = createUploader({
-	server: server.replace(/\/$/, ''),
+	server: find('meta[name=server]').content || new URL('.', location).href,
 	ticket: () => new URLSearchParams(location.hash.slice(1) || location.search).get('ticket'),
 	onchange: changed,
+	onlimits: showLimits,
 });
 const rows = new Map();
 const stale = new Set();
@@ -115,10 +98,17 @@ const ended = new Set();
 let drawing = 0;
 let telling = 0;
 
+const isActive = ({ state }) => !['done', 'failed', 'cancelled'].includes(state);
+const mayRetry = ({ state, error }) =>
+	state === 'cancelled' || (state === 'failed' && !error.refused);
+/** The state as it is shown. */
+const shown = ({ state, pause, stored }) =>
+	pause || (state === 'failed' && stored !== 'no' ? 'unconfirmed' : state);
+
 function changed(upload) {
 	stale.add(upload);
 	drawing ||= setTimeout(draw, 50);
-	if (upload.state !== 'done' && upload.state !== 'failed') return;
+	if (isActive(upload)) return;
 	ended.add(upload);
 	telling ||= setTimeout(tell, 1000);
 }
@@ -127,12 +117,19 @@ function draw() {
 	drawing = 0;
 	for (const upload of stale) (rows.get(upload) ?? new Row(upload)).draw();
 	stale.clear();
-	const { files, done, failed, active, size, loaded, rate } = uploader.total();
-	const share = size ? loaded / size : Number(!active);
-	const texts = [say('sum', done, files + failed), ...speedTexts(rate, (size - loaded) / rate)];
+	const sum = uploader.total();
+	const { files, done, failed, unconfirmed, cancelled, active, size, loaded, rate, rest } = sum;
+	const share = size ? loaded / size : done / (files || 1);
+	const texts = [say('sum', done, files)];
+	for (const state of ['failed', 'unconfirmed', 'cancelled']) {
+		if (sum[state]) texts.push(`${say(state)}: ${sum[state]}`);
+	}
+	texts.push(...speedTexts(rate, rest / rate));
 	find('#queue').hidden = !rows.size;
 	find('#sum').textContent = texts.join(' · ');
 	find('#total').value = share;
+	const bad = failed ? 'failed' : unconfirmed ? 'unconfirmed' : cancelled ? 'cancelled' : '';
+	find('header').dataset.state = active ? 'uploading' : bad || 'done';
 	show(find('#retry-all'), uploader.uploads.some(mayRetry));
 	show(find('#cancel-all'), active);
 	show(find('#clear'), rows.size > active);
@@ -143,9 +140,10 @@ function draw() {
 /** Tells those who do not see the rows what ended, in sum if it is much. */
 function tell() {
 	telling = 0;
-	const texts = [...ended].map(({ name, state, error }) =>
-		[name, say(state), error && sentence(error)].filter(Boolean).join(' · ')
-	);
+	const texts = [...ended].map((upload) => {
+		const why = upload.error && sentence(upload, upload.error);
+		return [upload.name, say(shown(upload)), why].filter(Boolean).join(' · ');
+	});
 	find('#news').textContent = texts.length > 2 ? find('#sum').textContent : texts.join('; ');
 	ended.clear();
 }
@@ -158,75 +156,91 @@ function show(button, visible) {
 }
 
 const focusNear = (li) => (li ? find('.stop', li) : find('#choose')).focus();
-const mayRetry = ({ state, error }) => state === 'failed' && !error.refused;
 
 class Row {
 	constructor(upload) {
 		this.upload = upload;
 		this.li = find('#row').content.cloneNode(true).firstElementChild;
-		for (const name of ['thumb', 'name', 'bar', 'state', 'text', 'code', 'more', 'again', 'stop', 'facts']) {
+		for (const name of ['thumb', 'name', 'bar', 'state', 'text', 'more', 'again', 'stop', 'facts']) {
 			this[name] = find(`.${name}`, this.li);
 		}
-		const { name } = upload;
-		this.name.textContent = this.name.title = this.bar.ariaLabel = name;
-		this.more.ariaLabel = this.facts.ariaLabel = say('details', name);
-		this.again.ariaLabel = say('again', name);
 		this.more.onclick = () => {
 			this.facts.hidden = !this.facts.hidden;
 			this.more.ariaExpanded = !this.facts.hidden;
+			this.drawFacts();
 		};
 		this.again.onclick = () => uploader.retry(upload);
-		this.stop.onclick = () => (this.active ? uploader.cancel(upload) : this.remove());
-		this.showThumb();
+		this.stop.onclick = () => (isActive(upload) ? uploader.cancel(upload) : this.remove());
+		this.thumb.textContent = suffixOf(upload.file.name) ?? '';
 		rows.set(upload, this);
 		find('#rows').append(this.li);
-	}
-
-	get active() {
-		return !['done', 'failed', 'cancelled'].includes(this.upload.state);
-	}
-
-	/** The picture, or what the name ends with. */
-	showThumb() {
-		const { file } = this.upload;
-		const suffix = /\.(\w{1,4})$/.exec(file.name)?.[1].toUpperCase() ?? '';
-		this.thumb.textContent = suffix;
-		if (!file.type.startsWith('image/')) return;
-		const url = URL.createObjectURL(file);
-		this.free = () => URL.revokeObjectURL(url);
-		const image = new Image(48, 48);
-		// Lazily: large pictures of a folder must not all be decoded at once.
-		Object.assign(image, { loading: 'lazy', decoding: 'async', alt: '', src: url, onload: this.free });
-		image.onerror = () => {
-			image.replaceWith(suffix);
-			this.free();
-		};
-		this.thumb.replaceChildren(image);
+		if (upload.file.type.startsWith('image/')) pictures.observe(this.li);
 	}
 
 	draw() {
-		const { state, pause, error, file, loaded, rate, left, answer, key, name } = this.upload;
+		const { upload } = this;
+		const { state, pause, error, file, loaded, rate, left, answer, stored, name } = upload;
 		const size = sizeText(file.size);
 		let text = size;
-		let code = error?.code;
 		if (state === 'uploading') {
-			text = [say('part', sizeText(loaded), size), ...speedTexts(rate, left)].join(' · ');
+			text = [`${sizeText(loaded)} / ${size}`, ...speedTexts(rate, left)].join(' · ');
 		} else if (state === 'done') {
 			text = say(answer === undefined ? 'stored' : 'verified', size);
-			code = JSON.stringify(answer)?.slice(0, 80);
-		} else if (state === 'failed') {
-			text = sentence(error);
+		} else if (state === 'failed' || pause === 'retry') {
+			text = sentence(upload, error);
+		} else if (state === 'cancelled' && stored !== 'no') {
+			text = say('maybe');
 		}
-		this.li.dataset.state = pause || state;
+		this.li.dataset.state = shown(upload);
 		this.bar.value = file.size ? loaded / file.size : Number(state === 'done');
-		this.state.textContent = say(pause || state);
+		this.name.textContent = this.name.title = this.bar.ariaLabel = name;
+		this.state.textContent = say(shown(upload));
 		this.text.textContent = text;
-		this.code.textContent = state === 'done' || state === 'failed' || pause ? code : '';
-		const facts = [key, error?.message, error?.ec, error?.requestId, JSON.stringify(answer, null, 2)];
-		this.facts.textContent = facts.filter(Boolean).join('\n');
-		show(this.more, state === 'done' || mayRetry(this.upload));
-		show(this.again, pause || state === 'cancelled' || mayRetry(this.upload));
-		this.stop.ariaLabel = say(this.active ? 'stop' : 'remove', name);
+		this.more.ariaLabel = this.facts.ariaLabel = say('details', name);
+		this.again.ariaLabel = say('again', name);
+		this.stop.ariaLabel = say(isActive(upload) ? 'stop' : 'remove', name);
+		this.drawFacts();
+		show(this.more, !isActive(upload) || pause);
+		show(this.again, pause || mayRetry(upload));
+	}
+
+	/** What only some want to know, while it is open. */
+	drawFacts() {
+		const { key, url, stored, error, answer } = this.upload;
+		const { code, message, ec, requestId } = error ?? {};
+		const facts = { key, code: ec ? `${code} ${ec}` : code, message, requestId };
+		if (stored !== 'no') facts.url = url;
+		if (answer !== undefined) facts.answer = JSON.stringify(answer, null, 2);
+		const told = JSON.stringify(facts);
+		if (this.facts.hidden || this.told === told) return;
+		this.told = told;
+		const list = find('dl', this.facts);
+		list.replaceChildren();
+		for (const word of ['key', 'url', 'answer', 'code', 'message', 'requestId']) {
+			if (!facts[word]) continue;
+			const [label, value, text] = ['dt', 'dd', 'span'].map((name) => document.createElement(name));
+			label.textContent = say(word);
+			text.textContent = facts[word];
+			value.append(text);
+			if (word === 'key' || word === 'url') value.append(' ', copyButton(text, say(word)));
+			list.append(label, value);
+		}
+	}
+
+	/** The picture, in a canvas of the size that it is shown at, twice for sharp screens. */
+	async drawPicture() {
+		if (!rows.has(this.upload)) return;
+		const options = { resizeWidth: 144, resizeQuality: 'medium' };
+		const bitmap = await createImageBitmap(this.upload.file, options).catch(() => null);
+		if (!bitmap) return;
+		const canvas = document.createElement('canvas');
+		canvas.width = canvas.height = 96;
+		const scale = 96 / Math.min(bitmap.width, bitmap.height);
+		const [width, height] = [bitmap.width * scale, bitmap.height * scale];
+		const place = [(96 - width) / 2, (96 - height) / 2, width, height];
+		canvas.getContext('2d').drawImage(bitmap, ...place);
+		bitmap.close();
+		this.thumb.replaceChildren(canvas);
 	}
 
 	remove() {
@@ -234,7 +248,6 @@ class Row {
 		const focused = this.li.contains(document.activeElement);
 		uploader.remove(this.upload);
 		stale.delete(this.upload);
-		this.free?.();
 		this.li.remove();
 		rows.delete(this.upload);
 		drawing ||= setTimeout(draw, 50);
@@ -242,11 +255,44 @@ class Row {
 	}
 }
 
+/** Rows with a picture that come into view: decoded one at a time, since one takes 50 MB. */
+let decoding = Promise.resolve();
+const pictures = new IntersectionObserver((entries) => {
+	for (const { target, isIntersecting } of entries) {
+		if (!isIntersecting) continue;
+		pictures.unobserve(target);
+		const row = [...rows.values()].find(({ li }) => li === target);
+		decoding = decoding.then(() => row?.drawPicture()).catch(reportError);
+	}
+}, { rootMargin: '400px' });
+
+function copyButton(text, what) {
+	const button = document.createElement('button');
+	button.textContent = say('copy');
+	button.ariaLabel = `${say('copy')}: ${what}`;
+	button.onclick = async () => {
+		try {
+			await navigator.clipboard.writeText(text.textContent);
+		} catch {
+			getSelection().selectAllChildren(text); // a page without TLS has no clipboard
+			document.execCommand('copy');
+		}
+		find('#news').textContent = say('copied');
+		button.textContent = say('copied');
+		setTimeout(() => (button.textContent = say('copy')), 2000);
+	};
+	return button;
+}
+
 // Ways in.
 
+const pathOf = (item) => item.path || item.webkitRelativePath || (item.file ?? item).name;
+const order = new Intl.Collator(language, { numeric: true });
+
 function add(files) {
+	const sorted = [...files].sort((a, b) => order.compare(pathOf(a), pathOf(b)));
 	const random = find('[name=names]:checked').value === 'random';
-	uploader.add(files, { random, folder: find('#folder').value.trim() });
+	uploader.add(sorted, { random, folder: find('#folder').value.trim() });
 }
 
 for (const input of [find('#files'), find('#folder-files')]) {
@@ -258,7 +304,9 @@ for (const input of [find('#files'), find('#folder-files')]) {
 }
 find('#retry-all').onclick = () => uploader.retry();
 find('#cancel-all').onclick = () => uploader.cancel();
-find('#clear').onclick = () => rows.forEach((row) => row.active || row.remove());
+find('#clear').onclick = () => rows.forEach((row) => isActive(row.upload) || row.remove());
+// On a phone the queue is worth more space.
+find('#naming').open = !matchMedia('(max-width: 34rem)').matches;
 
 const dragging = (over) => document.body.classList.toggle('dragging', over);
 const holdsFiles = (event) => event.dataTransfer?.types.includes('Files');
@@ -278,25 +326,24 @@ addEventListener('paste', (event) => {
 	const { files } = event.clipboardData;
 	if (!files.length) return;
 	event.preventDefault();
-	// Every picture on a clipboard has this name: the next one would take its place.
+	// Every picture on a clipboard has this name: tomorrow's would take the place of today's.
 	const named = (file) =>
 		file.name === 'image.png' ? new File([file], `image-${Date.now()}.png`, file) : file;
 	add(Array.from(files, named));
 });
 
-// What may be uploaded, as the server's policy says.
-uploader.limits().then(
-	({ max, types }) => {
-		const allowed = types.flatMap(([operator, operand]) =>
-			operator === 'starts-with' ? `${operand}*` : operator === 'not-in' ? [] : operand
-		);
-		const names = allowed.map((type) => type.replace(/^\w+\/(?=[\w-]+$)/, '').toUpperCase());
-		const texts = [say('upTo', sizeText(max)), names.length && say('only', names.join(', '))];
-		find('#limits').textContent = texts.filter(Boolean).join(' · ');
-		find('#files').accept = allowed.join();
-	},
-	(error) => {
-		find('#limits').className = 'bad';
-		find('#limits').textContent = sentence(error);
-	}
-);
+// What may be uploaded, as the server's policy says; or why there is none.
+
+function showLimits(limits, error) {
+	const line = find('#limits');
+	line.className = error ? 'bad' : '';
+	if (error) line.textContent = sentence({}, error);
+	if (error) return;
+	const texts = [say('upTo', sizeText(limits.max)), allowedText(limits.types)];
+	line.textContent = texts.filter(Boolean).join(' · ');
+	find('#files').accept = allowed(limits.types).join();
+}
+
+const refresh = () => uploader.refresh().catch(() => {}); // told by showLimits
+addEventListener('hashchange', refresh); // with another ticket
+refresh();

@@ -7,74 +7,41 @@
  *   const uploader = createUploader({ server: 'https://upload.example.com', onchange: show });
  *   input.onchange = () => uploader.add(input.files);
  *
- * An upload is `done` only when OSS answered 200 and, where the policy asks for a callback, with
- * the callback server's JSON. What the network says is data: never evaluated, never made HTML.
+ * Options, methods and types are described in upload.d.mts, and upload.mjs is the same as a module.
+ * What the network says is data: never evaluated, never made HTML.
  */
 
 /**
- * @typedef {'waiting'|'signing'|'uploading'|'verifying'|'done'|'failed'|'cancelled'} State
- *
- * @typedef {object} Upload
- * @property {File} file
- * @property {string} name    to show: the file's name, or its path in the chosen folder
- * @property {string} target  what `${filename}` in the policy's key stands for
- * @property {string} key     the object's key, once there is a policy
- * @property {State} state
- * @property {number} loaded  bytes sent
- * @property {number} rate    bytes per second, 0 if unknown
- * @property {number} left    seconds left, Infinity if unknown
- * @property {number} tries   automatic tries after the first
- * @property {''|'retry'|'offline'} pause  what it waits for when it was interrupted
- * @property {Trouble|null} error  why it failed or was interrupted
- * @property {any} answer     the callback server's, undefined without callback
- *
- * @typedef {object} Trouble
- * @property {string} code    OSS's, or one of ours: NetworkError, NoAnswer, NotAllowed,
- *   PolicyExpired, PolicyMismatch, ServerError, ServerGone, Stalled, Unexpected, Unreadable,
- *   WrongType
- * @property {number} [status]   of the HTTP answer
- * @property {string} [message]  OSS's own words
- * @property {string} [ec]       OSS's number for the cause
- * @property {string} [requestId]
- * @property {number} [limit]    in bytes, where the file breaks one
- * @property {boolean} [refused] found before anything was sent; to try again is no use
- * @property {boolean} [stored]  the object is in the bucket all the same
- * @property {boolean} [again]   may pass by itself, so it is tried again
- *
- * @typedef {{min: number, max: number, types: [string, string|string[]][]}} Limits
- *   bytes, and the policy's conditions on the content type: operator and operand
+ * @typedef {import('./upload.mjs').Upload} Upload
+ * @typedef {import('./upload.mjs').State} State
+ * @typedef {import('./upload.mjs').Trouble} Trouble
+ * @typedef {import('./upload.mjs').Limits} Limits
+ * @typedef {import('./upload.mjs').FoundFile} FoundFile
  * @typedef {{url: string, fields: Record<string, string>, limits: Limits, until: number}} Policy
  * @typedef {{stop: AbortController, wake: () => void}} Job
- *
- * @typedef {object} Options
- * @property {string} [server]   the server's address, no slash at the end
- * @property {string} [path]     where it answers with a policy
- * @property {() => string|Promise<string>} [ticket]  to be sent as `Authorization: Bearer`
- * @property {(upload: Upload) => void} [onchange]  called after each change of an upload
- * @property {number} [parallel] uploads at a time
- * @property {number} [retries]  automatic tries after the first (never after 4xx)
- * @property {number} [backoff]  milliseconds before the first of them, doubled for each next one
- * @property {number} [stall]    milliseconds without progress until a try is given up
+ * @typedef {{folder: string, path: string, random: string, fields: Record<string, string>}} Wish
  */
 
-/** @param {Options} [given] */
+/** @type {typeof import('./upload.mjs').createUploader} */
 function createUploader(given) {
 	'use strict';
 
-	/** @type {Required<Options>} */
 	const options = {
 		server: '',
 		path: '/get_post_signature_for_oss_upload',
-		ticket: () => '',
-		onchange: () => {},
 		parallel: 3,
 		retries: 8,
 		backoff: 1000,
 		stall: 30_000,
-		...given,
+		.../** @type {import('./upload.mjs').Options} */ ({}),
 	};
+	for (const [name, value] of Object.entries(given ?? {})) {
+		if (value !== undefined && value !== null) Object.assign(options, { [name]: value });
+	}
 	const MAX_OBJECT_BYTES = 5 * 2 ** 30;
 	const MAX_PAUSE = 30_000;
+	/** Milliseconds that a rate is measured over. */
+	const WINDOW = 5000;
 	/** V4 dates may be 15 minutes off, so no policy is kept longer, whatever its expiry. */
 	const MAX_POLICY_SECONDS = 600;
 	/** A fresh policy cures these: tried once more at once. */
@@ -82,7 +49,7 @@ function createUploader(given) {
 	/** Which state may follow which. @type {Record<State, State[]>} */
 	const FOLLOWS = {
 		waiting: ['signing', 'failed', 'cancelled'],
-		signing: ['uploading', 'waiting', 'failed', 'cancelled'],
+		signing: ['uploading', 'waiting', 'done', 'failed', 'cancelled'],
 		uploading: ['verifying', 'waiting', 'done', 'failed', 'cancelled'],
 		verifying: ['waiting', 'done', 'failed', 'cancelled'],
 		done: [],
@@ -94,18 +61,63 @@ function createUploader(given) {
 	const uploads = [];
 	/** What is at work, through all its automatic tries. @type {Map<Upload, Job>} */
 	const jobs = new Map();
+	/** What `add` was asked for. @type {WeakMap<Upload, Wish>} */
+	const wishes = new WeakMap();
+	/** Targets in use, folded, and the uploads that hold theirs. @type {Set<string>} */
+	const taken = new Set();
+	/** @type {WeakSet<Upload>} */
+	const holders = new WeakSet();
+	/** The last number given to a name. @type {Map<string, number>} */
+	const numbers = new Map();
+	/** @type {((uploads: Upload[]) => void)[]} */
+	const waiters = [];
 	/** @type {Policy|null} */
 	let current = null;
 	/** @type {Promise<Policy>|null} */
 	let asking = null;
+	let destroyed = false;
 
-	addEventListener('online', () => jobs.forEach((job) => job.wake()));
+	const wakeAll = () => jobs.forEach((job) => job.wake());
+	addEventListener('online', wakeAll);
+
+	// Callbacks of the page's author: an exception is theirs, and stops nothing here.
+
+	/** @param {() => void} callback */
+	function call(callback) {
+		try {
+			callback();
+		} catch (error) {
+			reportError(error);
+		}
+	}
+
+	/** @param {Upload} upload */
+	const notify = (upload) => call(() => options.onchange?.(upload));
+
+	/** Waits, but not for ever. @template T @param {(() => T|Promise<T>)|undefined} callback */
+	async function result(callback) {
+		const late = (/** @type {(error: Error) => void} */ reject) =>
+			setTimeout(() => reject(Error(`nothing within ${options.stall} ms`)), options.stall);
+		return Promise.race([callback?.(), new Promise((_, reject) => late(reject))]);
+	}
+
+	// States.
+
+	/** @param {State} state */
+	const isEnd = (state) => state === 'done' || state === 'failed' || state === 'cancelled';
 
 	/** @param {Upload} upload @param {State} state @param {Partial<Upload>} [more] */
 	function enter(upload, state, more) {
 		if (!FOLLOWS[upload.state].includes(state)) throw Error(`${upload.state} to ${state}`);
 		Object.assign(upload, { pause: '', rate: 0, left: Infinity }, more, { state });
-		options.onchange(upload);
+		if (isEnd(state) && upload.stored === 'no') release(upload);
+		notify(upload);
+		settle();
+	}
+
+	function settle() {
+		if (!waiters.length || !uploads.every(({ state }) => isEnd(state))) return;
+		for (const resolve of waiters.splice(0)) resolve([...uploads]);
 	}
 
 	/** Starts what waits while there is a place. A paused upload keeps its own: when the bucket is
@@ -128,23 +140,59 @@ function createUploader(given) {
 		for (let renewed = false; ; ) {
 			try {
 				const answer = await attempt(upload, job);
-				return enter(upload, 'done', { answer, error: null, loaded: upload.file.size });
-			} catch (thrown) {
+				return succeed(upload, answer);
+			} catch (/** @type {any} */ thrown) {
 				if (job.stop.signal.aborted) return;
-				const ours = typeof thrown.code === 'string';
+				const ours = typeof thrown?.code === 'string';
+				/** @type {Trouble} */
 				const error = ours ? thrown : { code: 'Unexpected', message: `${thrown}` };
 				current = null; // the next try begins with a fresh policy
+				noteStored(upload, error);
 				if (CURABLE.includes(error.code) && !renewed) {
 					renewed = true;
 					enter(upload, 'waiting', { loaded: 0 });
 				} else if (error.again && upload.tries < options.retries) {
 					await pause(upload, job, error);
-					if (job.stop.signal.aborted) return;
 				} else {
-					return enter(upload, 'failed', { error });
+					return fail(upload, job, error);
 				}
+				if (job.stop.signal.aborted) return;
 			}
 		}
+	}
+
+	/** After the last byte was sent, only a refusal says that nothing was stored.
+	 * @param {Upload} upload @param {Trouble} error */
+	function noteStored(upload, { stored, status = 0 }) {
+		const refused = status >= 400 && status < 500;
+		if (stored) upload.stored = 'yes';
+		else if (upload.stored === 'no' && upload.state === 'verifying' && !refused) {
+			upload.stored = 'maybe';
+		}
+	}
+
+	/** @param {Upload} upload @param {unknown} answer */
+	function succeed(upload, answer) {
+		enter(upload, 'done', { answer, error: null, stored: 'yes', loaded: upload.file.size });
+	}
+
+	/** @param {Upload} upload @param {Job} job @param {Trouble} error */
+	async function fail(upload, job, error) {
+		const exists = error.code === 'FileAlreadyExists';
+		if (exists || upload.stored !== 'no') {
+			const answer = await result(() => options.confirm?.(upload)).catch(reportError);
+			if (job.stop.signal.aborted) return;
+			if (answer !== undefined && answer !== null && answer !== false) {
+				return succeed(upload, answer);
+			}
+			// The object that is in the way is that of an earlier try. (A browser may also have sent
+			// again by itself after a lost response, of which a page learns nothing.)
+			if (exists && upload.stored !== 'no') {
+				const code = upload.stored === 'yes' ? 'CallbackFailed' : 'ProbablyStored';
+				error = { ...error, code, stored: upload.stored === 'yes' };
+			}
+		}
+		enter(upload, 'failed', { error, loaded: 0 });
 	}
 
 	/** Gives the answer or throws a Trouble. @param {Upload} upload @param {Job} job */
@@ -157,10 +205,15 @@ function createUploader(given) {
 		const policy = await policyInHand();
 		job.stop.signal.throwIfAborted();
 		// By a function: in a string `$&` and the like would mean something.
-		upload.key = policy.fields.key.replaceAll('${filename}', () => upload.target);
-		const refusal = refuse(upload, policy.limits);
+		const key = policy.fields.key.replaceAll('${filename}', () => upload.target);
+		if (key !== upload.key) upload.stored = 'no'; // what an earlier try may have stored is another
+		upload.key = key;
+		const path = key.split('/').map(encodeURIComponent).join('/');
+		upload.url = `${policy.url.replace(/\/+$/, '')}/${path}`;
+		const refusal = refuse(upload, policy);
 		if (refusal) throw refusal;
 		enter(upload, 'uploading');
+		job.stop.signal.throwIfAborted();
 		return judge(await send(upload, policy, job), policy);
 	}
 
@@ -170,29 +223,46 @@ function createUploader(given) {
 		const offline = navigator.onLine === false;
 		const longest = Math.min(options.backoff * 2 ** upload.tries, MAX_PAUSE);
 		if (!offline) upload.tries += 1;
-		enter(upload, 'waiting', { pause: offline ? 'offline' : 'retry', loaded: 0, error });
 		return new Promise((resolve) => {
 			job.wake = () => resolve(undefined);
 			job.stop.signal.addEventListener('abort', job.wake);
+			enter(upload, 'waiting', { pause: offline ? 'offline' : 'retry', loaded: 0, error });
 			// With jitter, so that those who lost the same server do not all come back at once.
 			if (!offline) setTimeout(job.wake, longest * (0.5 + Math.random() / 2));
 		});
 	}
 
+	// Policies.
+
 	/** One that lives through the start of an upload. */
 	async function policyInHand() {
 		if (current && performance.now() < current.until) return current;
-		asking ??= fetchPolicy().finally(() => (asking = null));
-		return (current = await asking);
+		if (asking) return asking;
+		const mine = (asking = fetchPolicy());
+		try {
+			const policy = await mine;
+			if (asking === mine) {
+				current = policy;
+				call(() => options.onlimits?.(policy.limits, null));
+			}
+			return policy;
+		} catch (/** @type {any} */ error) {
+			if (asking === mine) call(() => options.onlimits?.(null, error));
+			throw error;
+		} finally {
+			if (asking === mine) asking = null;
+		}
 	}
 
 	/** @returns {Promise<Policy>} */
 	async function fetchPolicy() {
-		const ticket = await options.ticket();
+		const ticket = await result(options.ticket).catch((error) => {
+			throw { code: 'TicketFailed', message: `${error}`, again: true };
+		});
 		const asked = performance.now();
 		let response, message;
 		try {
-			response = await fetch(options.server + options.path, {
+			response = await fetch(options.server.replace(/\/+$/, '') + options.path, {
 				cache: 'no-store',
 				headers: ticket ? { Authorization: `Bearer ${ticket}` } : {},
 				signal: AbortSignal.timeout(options.stall),
@@ -235,25 +305,31 @@ function createUploader(given) {
 	}
 
 	/** Why the policy does not allow the file, if so.
-	 * @param {Upload} upload @param {Limits} limits @returns {Trouble|undefined} */
-	function refuse({ file }, { min, max, types }) {
+	 * @param {Upload} upload @param {Policy} policy @returns {Trouble|undefined} */
+	function refuse({ file }, { fields, limits: { min, max, types } }) {
 		const refused = true;
 		if (file.size > max) return { code: 'EntityTooLarge', refused, limit: max };
 		if (file.size < min) return { code: 'EntityTooSmall', refused, limit: min };
+		// Where the form carries the one type, it is that of a file whose own nobody knows.
+		const type = file.type || fields['Content-Type'] || '';
 		for (const [operator, operand] of types) {
 			const fits =
 				operator === 'starts-with'
-					? file.type.startsWith(`${operand}`)
-					: [operand].flat().includes(file.type) === (operator !== 'not-in');
-			if (!fits) return { code: 'WrongType', refused };
+					? type.startsWith(`${operand}`)
+					: [operand].flat().includes(type) === (operator !== 'not-in');
+			if (!fits) return { code: 'WrongType', refused, types };
 		}
 	}
 
+	// Transfers.
+
 	/** The fields as they came with the key filled in, the file last.
 	 * @param {Upload} upload @param {Policy} policy */
-	function formOf({ file, key }, { fields, limits }) {
+	function formOf(upload, { fields, limits }) {
+		const { file, key } = upload;
 		const form = new FormData();
-		for (const name in fields) form.append(name, name === 'key' ? key : fields[name]);
+		const all = { ...wishes.get(upload)?.fields, ...fields, key };
+		for (const [name, value] of Object.entries(all)) form.append(name, value);
 		if (limits.types.length && !('Content-Type' in fields)) form.append('Content-Type', file.type);
 		// OSS puts this name in the place of `${filename}` in the key. If that is still in it, it is
 		// a part of the file's name, and must be put in its own place.
@@ -267,9 +343,7 @@ function createUploader(given) {
 		return new Promise((resolve, reject) => {
 			const request = new XMLHttpRequest();
 			const { size } = upload.file;
-			const begin = performance.now();
-			let last = begin;
-			let average = 0;
+			const samples = [{ time: performance.now(), loaded: 0 }];
 			let timer = 0;
 			let code = 'Cancelled';
 			const abort = () => request.abort();
@@ -281,21 +355,28 @@ function createUploader(given) {
 					abort();
 				}, milliseconds);
 			};
+			/** @param {number} loaded */
+			const measure = (loaded) => {
+				const now = performance.now();
+				samples.push({ time: now, loaded });
+				while (samples.length > 2 && now - samples[1].time >= WINDOW) samples.shift();
+				const [first] = samples;
+				const rate = ((loaded - first.loaded) / Math.max(1, now - first.time)) * 1000;
+				const left = rate ? (size - loaded) / rate : Infinity;
+				Object.assign(upload, { loaded, rate, left });
+				notify(upload);
+			};
+			// Also while nothing moves, so that the rate falls.
+			const clock = setInterval(() => {
+				if (upload.state === 'uploading') measure(upload.loaded);
+			}, 1000);
 
 			request.upload.onprogress = (event) => {
 				// The other fields count as well; they come first.
 				const loaded = Math.min(size, event.loaded - (event.total - size));
 				if (loaded <= upload.loaded) return;
 				watch(options.stall);
-				const now = performance.now();
-				const spent = Math.max(1, now - last);
-				// A moving average over some 3 s, corrected for its start at 0.
-				const keep = Math.exp(-spent / 3000);
-				average = average * keep + ((loaded - upload.loaded) / spent) * 1000 * (1 - keep);
-				const rate = average / (1 - Math.exp((begin - now) / 3000));
-				Object.assign(upload, { loaded, rate, left: (size - loaded) / rate });
-				last = now;
-				options.onchange(upload);
+				measure(loaded);
 			};
 			request.upload.onload = () => {
 				// Sent as far as the browser knows, though some may be under way; and OSS calls back.
@@ -307,6 +388,7 @@ function createUploader(given) {
 			request.onabort = () => reject({ code, again: true });
 			request.onloadend = () => {
 				clearTimeout(timer);
+				clearInterval(clock);
 				signal.removeEventListener('abort', abort);
 			};
 			signal.addEventListener('abort', abort);
@@ -334,9 +416,46 @@ function createUploader(given) {
 		if (code === 'AccessDenied' && /according to Policy/i.test(message)) {
 			code = /expired/i.test(message) ? 'PolicyExpired' : 'PolicyMismatch';
 		}
-		const limit = { EntityTooLarge: limits.max, EntityTooSmall: limits.min }[code];
+		/** @type {Record<string, number>} */
+		const broken = { EntityTooLarge: limits.max, EntityTooSmall: limits.min };
 		const told = { code, status, message, ec: said('EC'), requestId: said('RequestId') };
-		throw { ...told, limit, stored: status === 203, again: status >= 500 };
+		throw { ...told, limit: broken[code], stored: status === 203, again: status >= 500 };
+	}
+
+	// Names.
+
+	/** Without what a form would change (line breaks), OSS refuses (a backslash in front), and
+	 * others take for a way out of the folder. @param {string} path */
+	function clean(path) {
+		const parts = path.replace(/^\\|[\p{Cc}\p{Cs}]/gu, '_').split('/');
+		return parts.filter((part) => !['', '.', '..'].includes(part)).join('/');
+	}
+
+	/** Names that differ in case or Unicode form alone are one to many a disk and eye.
+	 * @param {string} name */
+	const fold = (name) => name.normalize('NFC').toLowerCase();
+
+	/** Gives an upload a target that no other has, by a number as downloads get it.
+	 * @param {Upload} upload */
+	function claim(upload) {
+		const { folder, path, random } = /** @type {Wish} */ (wishes.get(upload));
+		const base = fold(folder + path);
+		let name = path;
+		while (!random && taken.has(fold(folder + name))) {
+			const number = (numbers.get(base) ?? 0) + 1;
+			numbers.set(base, number);
+			const numbered = (/** @type {string} */ _, before = '', suffix = '') =>
+				`${before} (${number})${suffix}`;
+			name = path.replace(/([^/])((?:\.tar)?\.[^./]+)?$/, numbered);
+		}
+		Object.assign(upload, { name, target: folder + (random || name) });
+		taken.add(fold(upload.target));
+		holders.add(upload);
+	}
+
+	/** Nothing is stored under its target, so others may have it. @param {Upload} upload */
+	function release(upload) {
+		if (holders.delete(upload)) taken.delete(fold(upload.target));
 	}
 
 	/** 24 characters that are hard to mistake, and the suffix. @param {string} name */
@@ -344,7 +463,21 @@ function createUploader(given) {
 		const letters = 'abcdefghijkmnpqrstuvwxyz23456789';
 		const random = [...crypto.getRandomValues(new Uint8Array(24))];
 		const suffix = name.lastIndexOf('.') > 0 ? name.slice(name.lastIndexOf('.')) : '';
-		return random.map((byte) => letters[byte % 32]).join('') + suffix;
+		return random.map((byte) => letters[byte % 32]).join('') + clean(suffix);
+	}
+
+	/** From another frame too. @param {any} value @returns {value is File} */
+	const isFile = (value) => Object.prototype.toString.call(value) === '[object File]';
+
+	/** @param {any} files what was given to `add` @returns {FoundFile[]} */
+	function listOf(files) {
+		const one = isFile(files) || isFile(files?.file) || !files?.[Symbol.iterator];
+		return Array.from(one ? [files ?? []].flat() : files, (item, index) => {
+			if (isFile(item)) return { file: item, path: '' };
+			if (isFile(item?.file)) return item;
+			const what = Object.prototype.toString.call(item).slice(8, -1);
+			throw TypeError(`add: item ${index} is no File but ${what}; new File([blob], name) makes one`);
+		});
 	}
 
 	/** @param {Upload} upload */
@@ -352,90 +485,105 @@ function createUploader(given) {
 		if (!FOLLOWS[upload.state].includes('cancelled')) return;
 		const job = jobs.get(upload);
 		jobs.delete(upload);
+		noteStored(upload, { code: 'Cancelled' });
 		enter(upload, 'cancelled');
 		job?.stop.abort();
 	}
 
-	return {
-		/** May be changed at any time, for what starts from then on. */
+	/** @type {import('./upload.mjs').Uploader} */
+	const uploader = {
 		options,
-
-		/** What was added and not removed. @type {readonly Upload[]} */
 		uploads,
 
-		/** Queues files. `random` keeps only the suffix of a name, `folder` is put before it.
-		 * @param {Iterable<File|{file: File, path: string}>|null} files
-		 * @param {{random?: boolean, folder?: string}} [naming] */
-		add(files, { random = false, folder = '' } = {}) {
-			const folders = folder.split('/').filter(Boolean);
-			const added = Array.from(files ?? [], (item) => {
-				const { file, path } = item instanceof File ? { file: item, path: '' } : item;
-				const name = path || file.webkitRelativePath || file.name;
-				const target = [...folders, random ? randomName(file.name) : name].join('/');
-				return /** @type {Upload} */ ({
-					...{ file, name, key: '', state: 'waiting', answer: undefined, error: null },
+		add(files, { random = false, folder = '', fields = {}, signal } = {}) {
+			if (destroyed) throw Error('add: this uploader was destroyed');
+			signal?.throwIfAborted();
+			const prefix = clean(`${folder}/`);
+			const added = listOf(files).map(({ file, path }) => {
+				/** @type {Upload} */
+				const upload = {
+					...{ file, name: '', target: '', key: '', url: '', state: 'waiting', stored: 'no' },
 					...{ loaded: 0, rate: 0, left: Infinity, tries: 0, pause: '' },
-					// A form would change line breaks; the rest is no use in a key either.
-					target: target.replace(/[\x00-\x1f\x7f]/g, '_'),
+					...{ error: null, answer: undefined },
+				};
+				wishes.set(upload, {
+					folder: prefix && `${prefix}/`,
+					path: clean(path || file.webkitRelativePath || file.name) || '_',
+					random: random ? randomName(file.name) : '',
+					fields,
 				});
+				claim(upload);
+				return upload;
 			});
 			uploads.push(...added);
+			signal?.addEventListener('abort', () => {
+				added.forEach(stop);
+				fill();
+			});
 			for (const upload of added) {
-				const error = current && refuse(upload, current.limits);
+				const error = current && refuse(upload, current);
 				if (error) enter(upload, 'failed', { error });
-				else options.onchange(upload);
+				else notify(upload);
 			}
 			fill();
 			return added;
 		},
 
-		/** Stops an upload, or all. @param {Upload} [upload] */
 		cancel(upload) {
-			(upload ? [upload] : uploads).forEach(stop);
+			(upload ? [upload] : [...uploads]).forEach(stop);
 			fill();
 		},
 
-		/** Tries an upload again, or all that failed. @param {Upload} [upload] */
 		retry(upload) {
-			const failed = uploads.filter(({ state, error }) => state === 'failed' && !error?.refused);
-			for (const one of upload ? [upload] : failed) {
+			for (const one of upload ? [upload] : [...uploads]) {
+				const refused = !upload && one.error?.refused;
 				if (one.pause) jobs.get(one)?.wake();
-				else if (one.state === 'failed' || one.state === 'cancelled') {
+				else if (one.state === 'cancelled' || (one.state === 'failed' && !refused)) {
+					if (!holders.has(one)) claim(one);
 					enter(one, 'waiting', { loaded: 0, tries: 0, error: null });
 				}
 			}
 			fill();
 		},
 
-		/** Forgets an upload, stopped if need be. @param {Upload} upload */
 		remove(upload) {
 			uploads.splice(uploads.indexOf(upload) >>> 0, 1);
 			stop(upload);
+			settle();
 			fill();
 		},
 
-		/** What the server's policy allows. */
 		limits: async () => (await policyInHand()).limits,
 
-		/** Counts, and sums over what is neither failed nor cancelled. */
-		total() {
-			const sum = { files: 0, done: 0, failed: 0, active: 0, size: 0, loaded: 0, rate: 0 };
-			for (const { state, file, loaded, rate } of uploads) {
-				if (state === 'failed') sum.failed += 1;
-				if (state === 'failed' || state === 'cancelled') continue;
-				sum.files += 1;
-				sum[state === 'done' ? 'done' : 'active'] += 1;
-				sum.size += file.size;
-				sum.loaded += loaded;
-				sum.rate += rate;
-			}
-			return sum;
+		refresh() {
+			current = asking = null;
+			return uploader.limits();
 		},
 
-		/** The files of a drop, those of folders with their paths, for `add`. Call it in the event's
-		 * handler: later the list is empty. @param {DataTransfer} transfer */
+		total() {
+			const sum = { files: 0, done: 0, active: 0, failed: 0, unconfirmed: 0, cancelled: 0 };
+			const bytes = { size: 0, loaded: 0, rate: 0, rest: 0 };
+			for (const { state, stored, file, loaded, rate } of uploads) {
+				const active = !isEnd(state);
+				const unsure = state === 'failed' && stored !== 'no';
+				sum.files += 1;
+				sum[active ? 'active' : unsure ? 'unconfirmed' : /** @type {'done'} */ (state)] += 1;
+				bytes.size += file.size;
+				bytes.rate += rate;
+				if (active || state === 'done') bytes.loaded += loaded;
+				if (active) bytes.rest += file.size - loaded;
+			}
+			return { ...sum, ...bytes };
+		},
+
+		settled: () =>
+			new Promise((resolve) => {
+				waiters.push(resolve);
+				settle();
+			}),
+
 		async filesOf({ items }) {
-			/** @type {{file: File, path: string}[]} */
+			/** @type {FoundFile[]} */
 			const found = [];
 			/** @param {any} entry a FileSystemEntry @param {File|null} [file] */
 			const walk = async (entry, file) => {
@@ -452,9 +600,20 @@ function createUploader(given) {
 				}
 			};
 			const files = [...items].filter(({ kind }) => kind === 'file');
-			const both = files.map((item) => [item.webkitGetAsEntry?.(), item.getAsFile()]);
-			for (const [entry, file] of both) await walk(entry, /** @type {File|null} */ (file));
+			const both = files.map((item) => ({ entry: item.webkitGetAsEntry?.(), file: item.getAsFile() }));
+			for (const { entry, file } of both) await walk(entry, file);
 			return found;
 		},
+
+		destroy() {
+			destroyed = true;
+			removeEventListener('online', wakeAll);
+			uploader.cancel();
+		},
 	};
+	options.signal?.addEventListener('abort', uploader.destroy);
+	if (options.signal?.aborted) uploader.destroy();
+	return uploader;
 }
+
+globalThis.createUploader = createUploader;

@@ -20,6 +20,11 @@ pub fn is_origin(url: &str) -> bool {
     host_of(url).is_some_and(|host| url.ends_with(&format!("://{host}")))
 }
 
+/// A comma list of sites.
+pub fn are_origins(text: &str) -> bool {
+    text.split(',').all(|item| is_origin(item.trim()))
+}
+
 /// As browsers write it (WHATWG URL): in lower case, no default port. Apps have their own schemes.
 pub fn is_page_origin(text: &str) -> bool {
     let Some((scheme, host)) = text.split_once("://") else { return text == "null" };
