@@ -535,6 +535,7 @@ function createUploader(given) {
 		},
 
 		retry(upload) {
+			if (destroyed) return;
 			for (const one of upload ? [upload] : [...uploads]) {
 				const refused = !upload && one.error?.refused;
 				if (one.pause) jobs.get(one)?.wake();

@@ -17,6 +17,8 @@ use support::proxy::{self, Proxy};
 use support::webdriver::Browser;
 use support::{Server, binary, request};
 
+#[path = "browser/library.rs"]
+mod library;
 #[path = "browser/outcomes.rs"]
 mod outcomes;
 
@@ -1036,64 +1038,6 @@ fn it_works_as_a_file_and_under_a_page_of_ones_own() {
     let key = browser.get("mine.uploads[0].key");
     world.assert_stored(key.as_str().unwrap(), b"mine");
     world.assert_clean(false);
-}
-
-/// The document's page with `upload.js`, its plain `fetch` and its mini program, as they stand
-/// there but for the server's address.
-#[test]
-fn the_snippets_of_the_document_work() {
-    const DOCUMENT: &str = "static/README.md";
-    let world = world(&[]);
-    let browser = &world.browser;
-    let page = documents::block(DOCUMENT, "html", "createUploader");
-    let page = documents::moved(&page, &[("https://upload.example.com", &world.server.url())]);
-    let own =
-        world.write("own.html", format!("<!doctype html><meta charset=utf-8>{page}").as_bytes());
-    let file = world.write("mine.txt", b"mine");
-    browser.open(&format!("file://{}", own.display()));
-    browser.send("input", file.to_str().unwrap());
-    browser.wait("document.querySelector('li')?.textContent === 'mine.txt: done 100 % '");
-    let key = browser.get("uploader.uploads[0].key");
-    let key = key.as_str().unwrap();
-    assert!(key.starts_with("user/photos/"), "{key}");
-    world.assert_stored(key, b"mine");
-    world.assert_clean(false);
-
-    // The other two are given a file, and the mini program its world: as WeChat documents it.
-    let fetched = documents::block(DOCUMENT, "js", "new FormData()");
-    let mini = documents::block(DOCUMENT, "js", "wx.uploadFile");
-    let wechat = "const wx = {
-        request({ url, success }) {
-            fetch(url).then(async (answer) => success({ data: await answer.json() }));
-        },
-        async uploadFile({ url, filePath, name, formData, success }) {
-            const form = new FormData();
-            for (const field in formData) form.append(field, formData[field]);
-            form.append(name, new Blob([filePath]), 'mini program');
-            const answer = await fetch(url, { method: 'POST', body: form });
-            success({ statusCode: answer.status, data: await answer.text() });
-        },
-    };";
-    let script = |name: &str, world: &str, snippet: &str| {
-        format!(
-            "const [server] = arguments, name = '{name}', filePath = 'from a path';
-             const file = new File(['text'], name);
-             return new Promise((done, failed) => {{
-                 const console = {{ log: done, error: (...words) => failed(words.join()) }};
-                 {world}
-                 (async () => {{ {snippet} }})().catch(failed);
-             }});"
-        )
-    };
-    let ok = json!({ "Status": "OK" });
-    for (name, stands_in, snippet, stored) in [
-        ("fetched $& 中.txt", "", &fetched, "text"),
-        ("mini $& 中.txt", wechat, &mini, "from a path"),
-    ] {
-        let script = script(name, stands_in, snippet);
-        assert_eq!(browser.run(&script, json!([world.server.url()])), ok, "{name}");
-        world.assert_stored(&format!("user/{name}"), stored.as_bytes());
-    }
 }
 
 /// What the client of 2014 did: the answer of `GET /` evaluated, its parts put in a form.

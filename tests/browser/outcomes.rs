@@ -259,7 +259,7 @@ fn the_header_tells_of_the_last_policy_alone() {
     // Another one signs in: no policy of the first is used any more.
     let ticket = support::trust::ticket(secret, &json!({ "sub": "eve", "exp": now + 600 }));
     browser.run(&format!("location.hash = 'ticket={ticket}'"), json!([]));
-    browser.wait("uploader.limits().then(() => true)");
+    browser.get("uploader.limits().then(() => true)");
     world.choose(&[("b.txt", "text", "")]);
     world.wait_all(2, &["done"]);
     assert_eq!(world.bucket.keys(), ["user/bob/a.txt", "user/eve/b.txt"]);

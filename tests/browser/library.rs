@@ -1,0 +1,441 @@
+//! `upload.js` as a library: classic script and module, its types, and every example of
+//! static/README.md as it stands there.
+
+use super::*;
+
+const DOCUMENT: &str = "static/README.md";
+const SERVER: &str = "https://upload.example.com";
+
+/// A folder of the repository's tools, which tests/browser/install fetches.
+fn tool(path: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(path);
+    assert!(path.exists(), "{} is missing: run tests/browser/install", path.display());
+    path
+}
+
+/// Opens a page of one's own, as a file, with a snippet of the document in it.
+fn open_own(world: &World, html: &str) {
+    let html = html.replace(SERVER, &world.server.url());
+    let own = format!("<!doctype html><meta charset=utf-8><link rel=icon href='data:,'>{html}");
+    let own = world.write("own.html", own.as_bytes());
+    world.browser.open(&format!("file://{}", own.display()));
+}
+
+/// A page with `upload.js` alone.
+fn open_bare(world: &World) {
+    open_own(world, &format!("<script crossorigin src=\"{SERVER}/upload.js\"></script>"));
+    let server = world.server.url();
+    world.browser.run("window.server = arguments[0]", json!([server]));
+}
+
+#[test]
+fn the_classic_snippet_works_with_an_empty_file_too() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    open_own(&world, &documents::block(DOCUMENT, "html", "const lines = new Map()"));
+    let empty = world.write("empty.txt", b"");
+    let file = world.write("mine.txt", b"mine");
+    let paths = format!("{}\n{}", empty.display(), file.display());
+    browser.run(
+        "window.seen = [];
+         const note = () => seen.push(document.querySelector('ul').textContent);
+         new MutationObserver(note).observe(document.querySelector('ul'), { childList: true, subtree: true });",
+        json!([]),
+    );
+    browser.send("input", &paths);
+    let line = |number: usize| format!("document.querySelectorAll('li')[{number}]?.textContent");
+    browser.wait(&format!("{} === 'empty.txt: done 100 % '", line(0)));
+    browser.wait(&format!("{} === 'mine.txt: done 100 % '", line(1)));
+    assert!(!browser.get("seen.join()").as_str().unwrap().contains("NaN"));
+    let key = browser.get("uploader.uploads[1].key");
+    let key = key.as_str().unwrap();
+    assert!(key.starts_with("user/photos/"), "{key}");
+    world.assert_stored(key, b"mine");
+    world.assert_clean(false);
+}
+
+#[test]
+fn the_module_snippet_works() {
+    let world = world(&[]);
+    let html = documents::block(DOCUMENT, "html", "import { createUploader }");
+    assert!(html.contains("server: 'https://upload.example.com/'"), "no slash at the end");
+    open_own(&world, &html);
+    let paths: Vec<PathBuf> = ["a.txt", "b.txt"].map(|name| world.write(name, b"text")).into();
+    let paths: Vec<&str> = paths.iter().map(|path| path.to_str().unwrap()).collect();
+    world.browser.wait("document.querySelector('input').onchange");
+    world.browser.send("input", &paths.join("\n"));
+    world.browser.wait("document.querySelector('output').value === '2 of 2 files are stored'");
+    assert_eq!(world.bucket.keys(), ["user/a.txt", "user/b.txt"]);
+    world.assert_clean(false);
+}
+
+/// The third example: a drop with form fields, an end by a signal, and the record asked after lost
+/// responses.
+#[test]
+fn the_snippet_of_a_whole_life_works() {
+    let body = "bucket=${bucket}&object=${object}&size=${size}&etag=${etag}&album=${x:album}";
+    let world = world(&[("CALLBACK_BODY", body), ("FORBID_OVERWRITE", "on")]);
+    let browser = &world.browser;
+    let snippet = documents::block(DOCUMENT, "js", "new AbortController()");
+    let page = "<script>
+        // What the snippet is given: the page's own application, and a way for the test to wait.
+        const fetched = window.fetch;
+        window.fetch = (url, ...more) => url.startsWith('/recorded')
+            ? Promise.resolve(new Response(JSON.stringify({ asked: url })))
+            : fetched(url, ...more);
+    </script>";
+    open_own(
+        &world,
+        &format!(
+            "{page}<script crossorigin src=\"{SERVER}/upload.js\"></script><script>{snippet}</script>"
+        ),
+    );
+    let one = world.write("one.txt", b"1");
+    browser.drag(&[&one], true);
+    browser.wait("controller.signal.aborted");
+    assert_eq!(world.bucket.keys(), ["user/one.txt", "user/one.txt.note"]);
+    world.server.wait_log("one.txt\"");
+    let log = world.bucket.callbacks();
+    let bodies: Vec<_> = log.iter().map(|one| String::from_utf8_lossy(&one.body)).collect();
+    assert!(bodies.iter().any(|body| body.ends_with("&album=7")), "{bodies:?}");
+    // It is destroyed.
+    let throws = "(() => { try { uploader.add(null) } catch (error) { return error.message } })()";
+    assert_eq!(browser.get(throws), "add: this uploader was destroyed");
+
+    // `confirm`, with another uploader of the same options.
+    world.bucket.faults().callback_delay = Duration::from_secs(600);
+    browser.run(
+        "const { confirm, server } = uploader.options;
+         window.second = createUploader({ confirm, server, stall: 400, backoff: 20 });
+         second.add(new File(['2'], 'two & a half.txt'));",
+        json!([]),
+    );
+    browser.wait("second.uploads[0].state === 'done'");
+    let asked = json!({ "asked": "/recorded?key=user%2Ftwo%20%26%20a%20half.txt" });
+    assert_eq!(browser.get("second.uploads[0].answer"), asked);
+    world.bucket.release();
+}
+
+/// The compiler that checks the script, its declarations, and those of the document's example.
+#[test]
+fn the_types_pass_the_strict_compiler() {
+    let tsc = tool("typescript-5.9.3/package/lib/tsc.js");
+    let folder = std::env::temp_dir().join(format!("appserver-types-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for name in ["upload.js", "upload.mjs", "upload.d.mts"] {
+        std::fs::copy(static_file(name), folder.join(name)).unwrap();
+    }
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
+    let compile = |file: &str| {
+        let options = "--strict --noEmit --allowJs --checkJs --target es2022 \
+                       --lib esnext,dom,dom.iterable --module nodenext";
+        let mut command = Command::new("node");
+        command.arg(&tsc).args(options.split_whitespace()).arg(file).current_dir(&folder);
+        let output = command.output().expect("node runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    write("document.mts", &documents::block(DOCUMENT, "ts", "type Upload"));
+    // Each of these lines must be an error, or the compiler says that it is none.
+    write(
+        "wrong.mts",
+        "import { createUploader } from './upload.mjs';
+         const uploader = createUploader({ onchange: undefined, ticket: async () => null });
+         // @ts-expect-error
+         createUploader({ paralel: 1 });
+         // @ts-expect-error
+         uploader.add(['name']);
+         // @ts-expect-error
+         uploader.uploads[0].state === 'finished';
+         uploader.add(new File([], 'a')); uploader.add([new File([], 'b')]); uploader.add(null);
+         const kept: typeof globalThis.createUploader = createUploader; kept({});",
+    );
+    for file in ["upload.js", "upload.mjs", "document.mts", "wrong.mts"] {
+        assert_eq!(compile(file), "", "{file}");
+    }
+    // It looks at the script itself.
+    let script = std::fs::read_to_string(static_file("upload.js")).unwrap();
+    write("upload.js", &script.replacen("loaded: 0", "loaded: '0'", 1));
+    assert!(compile("upload.js").contains("error TS"), "a wrong type passes");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn add_takes_files_in_every_shape_and_names_what_is_none() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    open_bare(&world);
+    let added = browser.get(
+        "(() => {
+            window.uploader = createUploader({ server: server + '//', onchange: undefined, ticket: null });
+            const file = (name) => new File([name], name);
+            const transfer = new DataTransfer();
+            transfer.items.add(file('list.txt'));
+            const frame = document.body.appendChild(document.createElement('iframe'));
+            const foreign = new frame.contentWindow.File(['foreign'], 'foreign.txt');
+            return [
+                uploader.add(file('one.txt')),
+                uploader.add(transfer.files),
+                uploader.add([file('array.txt'), { file: file('x'), path: 'in/path.txt' }]),
+                uploader.add({ file: file('y'), path: 'found.txt' }),
+                uploader.add(new Set([file('set.txt')])),
+                uploader.add(foreign),
+                uploader.add(null), uploader.add(undefined), uploader.add([]),
+            ].map((uploads) => uploads.map(({ name }) => name).join());
+        })()",
+    );
+    let expected = ["one.txt", "list.txt", "array.txt,in/path.txt", "found.txt", "set.txt"];
+    let expected = [&expected[..], &["foreign.txt", "", "", ""]].concat();
+    assert_eq!(added, json!(expected));
+    let all_done = "uploader.settled().then((all) => all.every(({ state }) => state === 'done'))";
+    assert_eq!(browser.get(all_done), true);
+    assert_eq!(world.bucket.keys().len(), 7);
+    for (given, named) in [
+        ("'name.txt'", "item 0 is no File but String"),
+        ("[new File([], 'a'), new Blob([])]", "item 1 is no File but Blob"),
+        ("new Blob([])", "item 0 is no File but Blob"),
+        ("document.body", "item 0 is no File but HTMLBodyElement"),
+        ("[null]", "item 0 is no File but Null"),
+        ("{ path: 'a' }", "item 0 is no File but Object"),
+        ("7", "item 0 is no File but Number"),
+    ] {
+        let error = browser.get(&format!(
+            "(() => {{ try {{ uploader.add({given}) }} catch (error) {{ return `${{error}}` }} }})()"
+        ));
+        let error = error.as_str().unwrap_or_default();
+        assert!(error.starts_with("TypeError: add: ") && error.contains(named), "{given}: {error}");
+    }
+    assert_eq!(browser.get("uploader.uploads.length"), 7, "something of it was queued");
+    world.assert_clean(false);
+}
+
+#[test]
+fn exceptions_of_callbacks_are_reported_and_stop_nothing() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    open_bare(&world);
+    browser.run(
+        "window.reported = [];
+         addEventListener('error', (event) => { reported.push(event.message); event.preventDefault(); });
+         const fails = (what) => () => { throw Error(what); };
+         window.uploader = createUploader({
+             server, onchange: fails('change'), onlimits: fails('limits'), confirm: fails('confirm'),
+         });
+         uploader.add([new File(['a'], 'a.txt'), new File(['b'], 'b.txt')]);",
+        json!([]),
+    );
+    browser.get("uploader.settled().then(() => true)");
+    assert_eq!(world.bucket.keys(), ["user/a.txt", "user/b.txt"]);
+    world.bucket.faults().callback_fail = Some("Error status : 502.".to_owned());
+    browser.run("uploader.add(new File(['c'], 'c.txt'))", json!([]));
+    browser.get("uploader.settled().then(() => true)");
+    assert_eq!(browser.get("uploader.uploads[2].error.code"), "CallbackFailed");
+    let reported = browser.get("[...new Set(reported)]");
+    for what in ["change", "limits", "confirm"] {
+        assert!(reported.to_string().contains(&format!("Error: {what}\"")), "{reported}");
+    }
+}
+
+/// What is changed from within a callback: nothing goes on behind it.
+#[test]
+fn callbacks_may_cancel_remove_and_retry() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    open_bare(&world);
+    browser.run(
+        "window.problems = [];
+         addEventListener('error', (event) => problems.push(event.message));
+         addEventListener('unhandledrejection', (event) => problems.push(`${event.reason}`));
+         window.uploader = createUploader({ server, onchange(upload) {
+             const [method, state] = upload.file.name.split(' ');
+             if (upload.state === state && !upload.seen) { upload.seen = true; uploader[method](upload); }
+         } });
+         const names = ['cancel', 'remove'].flatMap((method) =>
+             ['waiting', 'signing', 'uploading', 'verifying', 'done'].map((state) => `${method} ${state}`));
+         uploader.add([...names, 'retry failed', 'retry cancelled', 'none'].map((name) =>
+             new File(['x'.repeat(300000)], name)));",
+        json!([]),
+    );
+    browser.get("uploader.settled().then(() => true)");
+    let states = browser.get("uploader.uploads.map(({ file, state }) => `${file.name}: ${state}`)");
+    let expected = [
+        "cancel waiting: cancelled",
+        "cancel signing: cancelled",
+        "cancel uploading: cancelled",
+        "cancel verifying: cancelled",
+        "cancel done: done",
+        "retry failed: done",
+        "retry cancelled: done",
+        "none: done",
+    ];
+    assert_eq!(states, json!(expected));
+    assert_eq!(browser.get("problems"), json!([]));
+    for key in ["cancel waiting", "cancel signing", "cancel uploading", "remove waiting"] {
+        assert!(world.bucket.object(&format!("user/{key}")).is_none(), "{key} was sent");
+    }
+}
+
+#[test]
+fn signals_and_destroy_end_what_is_at_work() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    open_bare(&world);
+    world.bucket.faults().posts.extend(vec![PostFault::Stall(0, None); 4]);
+    browser.run(
+        "window.states = (uploader) => uploader.uploads.map(({ state }) => state).join();
+         const file = (name) => new File(['x'.repeat(9e6)], name);
+         window.mine = new AbortController();
+         window.whole = new AbortController();
+         window.uploader = createUploader({ server, parallel: 4, signal: whole.signal });
+         uploader.add([file('a'), file('b')], { signal: mine.signal });
+         uploader.add([file('c'), file('d')]);",
+        json!([]),
+    );
+    assert!(world.bucket.wait_for_stalls(4, Duration::from_secs(60)));
+    browser.run("mine.abort()", json!([]));
+    assert_eq!(browser.get("states(uploader)"), "cancelled,cancelled,uploading,uploading");
+    let late = "(() => { try { uploader.add(new File([], 'e'), { signal: mine.signal }) }
+        catch (error) { return error.name } })()";
+    assert_eq!(browser.get(late), "AbortError");
+    browser.run("window.end = uploader.settled(); whole.abort()", json!([]));
+    assert_eq!(browser.get("states(uploader)"), "cancelled,cancelled,cancelled,cancelled");
+    assert_eq!(browser.get("end.then((uploads) => uploads.length)"), 4);
+    world.bucket.release();
+    browser.run("uploader.retry(); dispatchEvent(new Event('online'))", json!([]));
+    assert_eq!(browser.get("states(uploader)"), "cancelled,cancelled,cancelled,cancelled");
+    let at_once = "createUploader({ server, signal: AbortSignal.abort() })";
+    let dead =
+        format!("(() => {{ try {{ {at_once}.add(null) }} catch (error) {{ return true }} }})()");
+    assert_eq!(browser.get(&dead), true);
+    assert_eq!(world.bucket.keys(), Vec::<String>::new());
+}
+
+#[test]
+fn a_ticket_that_fails_is_asked_for_again() {
+    let secret = "a-secret-of-the-tests-of-32-characters";
+    let world = world(&[("UPLOAD_JWT_SECRET", secret)]);
+    let browser = &world.browser;
+    open_bare(&world);
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let ticket = support::trust::ticket(secret, &json!({ "sub": "bob", "exp": now + 600 }));
+    browser.run(
+        "const tries = [
+             () => Promise.reject(Error('no network')),
+             () => { throw Error('at once') },
+             () => new Promise(() => {}), // it never ends
+             async () => arguments[0],
+         ];
+         window.uploader = createUploader({
+             server, stall: 500, backoff: 20, ticket: () => tries.shift()(), onchange: ({ error }) => {
+                 if (error) window.trouble = error;
+             },
+         });
+         uploader.add(new File(['text'], 'a.txt'));",
+        json!([ticket]),
+    );
+    browser.get("uploader.settled().then(() => true)");
+    assert_eq!(browser.get("uploader.uploads[0].state"), "done");
+    assert_eq!(browser.get("uploader.uploads[0].tries"), 3);
+    assert_eq!(browser.get("trouble.code"), "TicketFailed");
+    world.assert_stored("user/bob/a.txt", b"text");
+}
+
+/// One type is allowed, and the form carries it: the file's own may be unknown to the browser.
+#[test]
+fn a_file_without_a_type_passes_where_the_form_says_it() {
+    let world = world(&[("UPLOAD_CONTENT_TYPES", "application/x-measurement")]);
+    world.choose(&[("a.meas", "text", ""), ("b.txt", "text", "text/plain")]);
+    world.wait_all(2, &["done", "failed"]);
+    assert_eq!(world.bucket.keys(), ["user/a.meas"]);
+    let stored = world.bucket.object("user/a.meas").unwrap();
+    assert_eq!(stored.content_type, "application/x-measurement");
+}
+
+/// The document's plain `fetch` and its mini program, with and without a callback.
+#[test]
+fn plain_fetch_and_the_mini_program_work() {
+    let fetched = documents::block(DOCUMENT, "js", "new FormData()");
+    let mini = documents::block(DOCUMENT, "js", "wx.uploadFile");
+    // As WeChat documents it.
+    let wechat = "const wx = {
+        request({ url, success }) {
+            fetch(url).then(async (answer) => success({ data: await answer.json() }));
+        },
+        async uploadFile({ url, filePath, name, formData, success }) {
+            const form = new FormData();
+            for (const field in formData) form.append(field, formData[field]);
+            form.append(name, new Blob([filePath]), 'mini program');
+            const answer = await fetch(url, { method: 'POST', body: form });
+            try {
+                success({ statusCode: answer.status, data: await answer.text() });
+            } catch (error) {
+                console.error(`${error}`);
+            }
+        },
+    };";
+    let script = |name: &str, world: &str, snippet: &str| {
+        format!(
+            "const [server] = arguments, name = '{name}', filePath = 'from a path';
+             const file = new File(['text'], name);
+             return new Promise((done, failed) => {{
+                 const console = {{ log: done, error: (...words) => failed(words.join()) }};
+                 {world}
+                 (async () => {{ {snippet} }})().catch(failed);
+             }});"
+        )
+    };
+    let none = [("CALLBACK_URL", "")];
+    for (changes, said) in [(&[][..], json!({ "Status": "OK" })), (&none, json!("stored"))] {
+        let world = world(changes);
+        for (name, stands_in, snippet, key, stored) in [
+            ("fetched $& 中.txt", "", &fetched, "fetched $& 中.txt", "text"),
+            ("${filename}.txt", "", &fetched, "${filename}.txt", "text"),
+            ("mini $& 中.txt", wechat, &mini, "mini $& 中.txt", "from a path"),
+            ("${filename}.mini", wechat, &mini, "_.mini", "from a path"),
+        ] {
+            let script = script(name, stands_in, snippet);
+            assert_eq!(world.browser.run(&script, json!([world.server.url()])), said, "{name}");
+            world.assert_stored(&format!("user/{key}"), stored.as_bytes());
+        }
+    }
+}
+
+/// The document's snippet with the real Uppy: a 203 is posted once, a lost connection again.
+#[test]
+fn the_uppy_snippet_works() {
+    let uppy = std::fs::read_to_string(tool("uppy-6.0.1/package/dist/uppy.min.js")).unwrap();
+    let snippet = documents::block(DOCUMENT, "js", "new Uppy()");
+    for changes in [&[][..], &[("CALLBACK_URL", "")]] {
+        let world = world(changes);
+        let browser = &world.browser;
+        world.write("uppy.js", uppy.as_bytes());
+        open_own(
+            &world,
+            &format!(
+                "<script src=uppy.js></script><script>
+                 const {{ Uppy: {{ Uppy, XHRUpload }} }} = {{ Uppy: window.Uppy }};
+                 const server = '{SERVER}';
+                 {snippet}
+                 const upload = async (name) => {{
+                     uppy.addFile({{ name, type: 'text/plain', data: new Blob(['text']) }});
+                     const {{ successful, failed }} = await uppy.upload();
+                     return [successful.length, failed.length];
+                 }};
+                 </script>"
+            ),
+        );
+        assert_eq!(browser.get("upload('a $& 中.txt')"), json!([1, 0]));
+        world.assert_stored("user/a $& 中.txt", b"text");
+        assert_eq!(browser.get("upload('${filename}.txt')"), json!([1, 0]));
+        world.assert_stored("user/_.txt", b"text");
+        if changes.is_empty() {
+            world.bucket.faults().callback_fail = Some("Error status : 502.".to_owned());
+            let before = world.bucket.posts().len();
+            assert_eq!(browser.get("upload('b.txt')"), json!([0, 1]));
+            assert_eq!(world.bucket.posts().len() - before, 1, "a 203 was sent again");
+            world.bucket.faults().callback_fail = None;
+        }
+        world.bucket.faults().fail_posts(1, 503, "ServiceUnavailable");
+        browser.run("uppy.cancelAll()", json!([]));
+        assert_eq!(browser.get("upload('c.txt')"), json!([1, 0]));
+    }
+}
