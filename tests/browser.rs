@@ -2,11 +2,11 @@
 //! another origin, so that CORS is real. `SCREENSHOTS=FOLDER` also writes what the page looks like.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use appserver::config::Config;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
@@ -1065,6 +1065,38 @@ fn the_original_clients_contract_holds() {
     let answer = world.browser.run(script, json!([]));
     assert_eq!(answer, json!([200, "{\"Status\":\"OK\"}"]));
     world.assert_stored("user/photo.jpg", b"picture");
+}
+
+/// However it ends: by Ctrl-C, by systemd's signal, or killed.
+#[test]
+fn the_demo_leaves_nothing_in_the_temporary_folder() {
+    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--locked", "--offline", "--example", "demo", "--message-format=json"]);
+    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    let messages = String::from_utf8(built.stdout).unwrap();
+    let messages = messages.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let demo = messages.filter_map(|message| message["executable"].as_str().map(str::to_owned));
+    let demo = demo.last().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&built.stderr)));
+    let folder = std::env::temp_dir().join(format!("appserver-demo-test-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for signal in ["INT", "TERM", "KILL"] {
+        let mut command = Command::new(&demo);
+        command.env("TMPDIR", &folder).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut process = command.spawn().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        lines.find(|line| line.as_ref().unwrap().starts_with("the record: ")).unwrap().unwrap();
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "the record is not there");
+        let kill = Command::new("kill").args(["-s", signal, &process.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+        process.wait().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while std::fs::read_dir(&folder).unwrap().count() > 0 {
+            assert!(Instant::now() < deadline, "{signal} leaves something behind");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    std::fs::remove_dir(&folder).unwrap();
 }
 
 /// Ticket, policy, callback token, confirmation and record together, as the demo has them.

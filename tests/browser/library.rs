@@ -86,9 +86,7 @@ fn the_snippet_of_a_whole_life_works() {
     </script>";
     open_own(
         &world,
-        &format!(
-            "{page}<script src=\"{SERVER}/upload.js\"></script><script>{snippet}</script>"
-        ),
+        &format!("{page}<script src=\"{SERVER}/upload.js\"></script><script>{snippet}</script>"),
     );
     let one = world.write("one.txt", b"1");
     browser.drag(&[&one], true);
