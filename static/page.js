@@ -57,11 +57,8 @@ const TYPES = [
 	[/ml\.presentation$/, 'PowerPoint (.pptx)'],
 	[/ms-powerpoint$/, 'PowerPoint (.ppt)'],
 	[/^text\/plain$/, 'TXT'],
-	[/javascript$/, 'JS'],
 	[/quicktime$/, 'MOV'],
-	[/matroska$/, 'MKV'],
 	[/^audio\/mpeg$/, 'MP3'],
-	[/^audio\/mp4$/, 'M4A'],
 ];
 const suffixOf = (name) => /[^/]\.(\w{1,5})$/.exec(name)?.[1].toUpperCase();
 
@@ -227,18 +224,19 @@ class Row {
 		}
 	}
 
-	/** The picture, in a canvas of the size that it is shown at, twice for sharp screens. */
+	/** The picture, in a canvas of the size that it is shown at, twice for sharp screens. Chromium
+	 * loses a part of pictures that are to be turned if it shall also make them small. */
 	async drawPicture() {
 		if (!rows.has(this.upload)) return;
-		const options = { resizeWidth: 144, resizeQuality: 'medium' };
-		const bitmap = await createImageBitmap(this.upload.file, options).catch(() => null);
+		const bitmap = await createImageBitmap(this.upload.file).catch(() => null);
 		if (!bitmap) return;
 		const canvas = document.createElement('canvas');
 		canvas.width = canvas.height = 96;
 		const scale = 96 / Math.min(bitmap.width, bitmap.height);
 		const [width, height] = [bitmap.width * scale, bitmap.height * scale];
-		const place = [(96 - width) / 2, (96 - height) / 2, width, height];
-		canvas.getContext('2d').drawImage(bitmap, ...place);
+		const context = canvas.getContext('2d', { willReadFrequently: true });
+		context.imageSmoothingQuality = 'medium';
+		context.drawImage(bitmap, (96 - width) / 2, (96 - height) / 2, width, height);
 		bitmap.close();
 		this.thumb.replaceChildren(canvas);
 	}
@@ -277,9 +275,7 @@ function copyButton(text, what) {
 			getSelection().selectAllChildren(text); // a page without TLS has no clipboard
 			document.execCommand('copy');
 		}
-		find('#news').textContent = say('copied');
-		button.textContent = say('copied');
-		setTimeout(() => (button.textContent = say('copy')), 2000);
+		find('#news').textContent = button.textContent = say('copied');
 	};
 	return button;
 }
@@ -306,7 +302,8 @@ find('#retry-all').onclick = () => uploader.retry();
 find('#cancel-all').onclick = () => uploader.cancel();
 find('#clear').onclick = () => rows.forEach((row) => isActive(row.upload) || row.remove());
 // On a phone the queue is worth more space.
-find('#naming').open = !matchMedia('(max-width: 34rem)').matches;
+const narrow = matchMedia('(max-width: 34rem)');
+(narrow.onchange = () => (find('#naming').open = !narrow.matches))();
 
 const dragging = (over) => document.body.classList.toggle('dragging', over);
 const holdsFiles = (event) => event.dataTransfer?.types.includes('Files');

@@ -12,17 +12,13 @@
  */
 
 /**
- * @typedef {import('./upload.mjs').Upload} Upload
- * @typedef {import('./upload.mjs').State} State
- * @typedef {import('./upload.mjs').Trouble} Trouble
- * @typedef {import('./upload.mjs').Limits} Limits
- * @typedef {import('./upload.mjs').FoundFile} FoundFile
+ * @import { FoundFile, Limits, Options, State, Trouble, Upload, Uploader } from './upload.mjs'
  * @typedef {{url: string, fields: Record<string, string>, limits: Limits, until: number}} Policy
  * @typedef {{stop: AbortController, wake: () => void}} Job
  * @typedef {{folder: string, path: string, random: string, fields: Record<string, string>}} Wish
  */
 
-/** @type {typeof import('./upload.mjs').createUploader} */
+/** @param {Options} [given] @returns {Uploader} */
 function createUploader(given) {
 	'use strict';
 
@@ -33,7 +29,7 @@ function createUploader(given) {
 		retries: 8,
 		backoff: 1000,
 		stall: 30_000,
-		.../** @type {import('./upload.mjs').Options} */ ({}),
+		.../** @type {Options} */ ({}),
 	};
 	for (const [name, value] of Object.entries(given ?? {})) {
 		if (value !== undefined && value !== null) Object.assign(options, { [name]: value });
@@ -96,9 +92,8 @@ function createUploader(given) {
 
 	/** Waits, but not for ever. @template T @param {(() => T|Promise<T>)|undefined} callback */
 	async function result(callback) {
-		const late = (/** @type {(error: Error) => void} */ reject) =>
-			setTimeout(() => reject(Error(`nothing within ${options.stall} ms`)), options.stall);
-		return Promise.race([callback?.(), new Promise((_, reject) => late(reject))]);
+		const late = new Promise((_, reject) => setTimeout(reject, options.stall, Error('too late')));
+		return Promise.race([callback?.(), late]);
 	}
 
 	// States.
@@ -328,8 +323,9 @@ function createUploader(given) {
 	function formOf(upload, { fields, limits }) {
 		const { file, key } = upload;
 		const form = new FormData();
+		/** @type {Record<string, string>} */
 		const all = { ...wishes.get(upload)?.fields, ...fields, key };
-		for (const [name, value] of Object.entries(all)) form.append(name, value);
+		for (const name in all) form.append(name, all[name]);
 		if (limits.types.length && !('Content-Type' in fields)) form.append('Content-Type', file.type);
 		// OSS puts this name in the place of `${filename}` in the key. If that is still in it, it is
 		// a part of the file's name, and must be put in its own place.
@@ -444,9 +440,7 @@ function createUploader(given) {
 		while (!random && taken.has(fold(folder + name))) {
 			const number = (numbers.get(base) ?? 0) + 1;
 			numbers.set(base, number);
-			const numbered = (/** @type {string} */ _, before = '', suffix = '') =>
-				`${before} (${number})${suffix}`;
-			name = path.replace(/([^/])((?:\.tar)?\.[^./]+)?$/, numbered);
+			name = path.replace(/([^/])((?:\.tar)?\.[^./]+)?$/, `$1 (${number})$2`);
 		}
 		Object.assign(upload, { name, target: folder + (random || name) });
 		taken.add(fold(upload.target));
@@ -476,7 +470,7 @@ function createUploader(given) {
 			if (isFile(item)) return { file: item, path: '' };
 			if (isFile(item?.file)) return item;
 			const what = Object.prototype.toString.call(item).slice(8, -1);
-			throw TypeError(`add: item ${index} is no File but ${what}; new File([blob], name) makes one`);
+			throw TypeError(`add: item ${index} is no File but ${what}`);
 		});
 	}
 
@@ -490,7 +484,7 @@ function createUploader(given) {
 		job?.stop.abort();
 	}
 
-	/** @type {import('./upload.mjs').Uploader} */
+	/** @type {Uploader} */
 	const uploader = {
 		options,
 		uploads,

@@ -40,7 +40,7 @@ const WORDS = {
 		stop: 'Cancel {}',
 		remove: 'Remove {}',
 
-		key: 'Stored as',
+		key: 'Name in the bucket',
 		url: 'Link',
 		answer: 'Response of the server',
 		code: 'Error',
@@ -119,7 +119,7 @@ const WORDS = {
 		stop: '取消 {}',
 		remove: '移除 {}',
 
-		key: '存储为',
+		key: '存储名称',
 		url: '链接',
 		answer: '服务器的应答',
 		code: '错误',
@@ -198,7 +198,7 @@ const WORDS = {
 		stop: '取消 {}',
 		remove: '移除 {}',
 
-		key: '儲存為',
+		key: '儲存名稱',
 		url: '連結',
 		answer: '伺服器的回應',
 		code: '錯誤',

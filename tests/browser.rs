@@ -21,6 +21,8 @@ use support::{Server, binary, request};
 mod library;
 #[path = "browser/outcomes.rs"]
 mod outcomes;
+#[path = "browser/people.rs"]
+mod people;
 
 const POLICY_PATH: &str = "/get_post_signature_for_oss_upload";
 const IS_THERE: &str = "A file of this name is there, and may not be replaced. After an \
@@ -319,7 +321,7 @@ fn one_image_is_sent_verified_and_shown() {
     browser.click(".more");
     let url = format!("{}/user/photo.png", world.bucket.url());
     let facts = format!(
-        "Stored asuser/photo.png CopyLink{url} CopyResponse of the server{{\n  \"Status\": \"OK\"\n}}"
+        "Name in the bucketuser/photo.png CopyLink{url} CopyResponse of the server{{\n  \"Status\": \"OK\"\n}}"
     );
     assert_eq!(browser.text(".facts"), facts);
     // Screen readers are told, and the page may be closed again.
@@ -581,7 +583,7 @@ fn errors_of_oss_become_sentences() {
         assert_eq!(world.statuses(), [said]);
         browser.click(".more");
         let facts = browser.text(".facts");
-        assert!(facts.starts_with("Stored asuser/a"), "{facts}");
+        assert!(facts.starts_with("Name in the bucketuser/a"), "{facts}");
         assert!(facts.contains(&format!("Error{code}MessageBroken on purpose.")), "{facts}");
         assert!(facts.contains(&world.bucket.posts()[before + tries - 1].request_id), "{facts}");
         browser.click(".stop");
@@ -815,6 +817,8 @@ const EVERY_STATE: &str = r#"
             sized(1700 * MB, 'backup.tar'),
             sized(22 * MB, 'budget-of-the-next-five-years-with-all-appendices-final.xlsx'),
             sized(9 * MB, 'draft.key'),
+            sized(2 * MB, 'contract.pdf'),
+            sized(3 * MB, 'plan.dwg'),
             sized(1 * MB, 'letter.txt'),
         ]);
         const states = [
@@ -826,13 +830,18 @@ const EVERY_STATE: &str = r#"
             { pause: 'retry', loaded: 0, error: trouble('NetworkError') },
             { pause: 'offline', loaded: 0, error: trouble('ServerGone') },
             { state: 'failed', loaded: 0, error: trouble('EntityTooLarge', { limit: 1000 * MB, refused: true }) },
-            { state: 'failed', error: trouble('CallbackFailed', { message: 'Error status : 502.' }) },
+            { state: 'failed', stored: 'yes', error: trouble('CallbackFailed', { message: 'Error status : 502.' }) },
             { state: 'cancelled', loaded: 3 * MB },
+            { state: 'failed', loaded: 0, stored: 'maybe', error: trouble('ProbablyStored', { status: 409 }) },
+            { state: 'failed', loaded: 0, error: trouble('AccessDenied') },
             { loaded: 0 },
         ];
         states.forEach((state, i) => {
             const upload = uploader.uploads[i];
-            Object.assign(upload, { key: `user/${upload.target}`, loaded: upload.file.size }, state);
+            const key = `user/${upload.target}`;
+            const url = `https://bucket.example.com/${encodeURI(key)}`;
+            const stored = state.state === 'done' ? 'yes' : 'no';
+            Object.assign(upload, { key, url, stored, loaded: upload.file.size }, state);
             changed(upload);
         });
         await new Promise((then) => setTimeout(then, 400));
@@ -877,12 +886,12 @@ fn assert_accessible(browser: &Browser, what: &str) {
 #[test]
 fn everybody_can_use_it() {
     let axe = axe();
-    for language in ["en-US", "zh-CN"] {
+    for language in ["en-US", "zh-CN", "zh-TW"] {
         let world = world_in(language, &[]);
         let browser = &world.browser;
         browser.wait("document.querySelector('#limits').textContent");
         browser.run(&format!("{axe}; window.axe = axe"), json!([]));
-        browser.resize(1000, 800, false);
+        browser.resize(1280, 800, false);
         assert_accessible(browser, "nothing chosen yet");
         screenshot(browser, &format!("{language}-empty"));
         browser.run(EVERY_STATE, json!([]));
@@ -891,17 +900,22 @@ fn everybody_can_use_it() {
         browser.media(&[("prefers-color-scheme", "dark")]);
         assert_accessible(browser, "dark");
         screenshot(browser, &format!("{language}-dark"));
+        browser.media(&[("forced-colors", "active")]);
+        assert_accessible(browser, "forced colours");
+        screenshot(browser, &format!("{language}-forced"));
         browser.media(&[("prefers-color-scheme", "light")]);
 
         browser.run(
             "document.querySelectorAll('.more:not([hidden])').forEach((more) => more.click())",
             json!([]),
         );
+        assert_accessible(browser, "details open");
+        screenshot(browser, &format!("{language}-details"));
         browser.resize(320, 640, true);
         browser.wait("innerWidth === 320");
         assert_accessible(browser, "a small phone, details open");
         assert_eq!(browser.get("document.documentElement.scrollWidth"), 320);
-        screenshot(browser, &format!("{language}-phone"));
+        screenshot(browser, &format!("{language}-small"));
         browser.run(
             "document.querySelectorAll('.more:not([hidden])').forEach((more) => more.click())",
             json!([]),
@@ -909,6 +923,28 @@ fn everybody_can_use_it() {
         browser.resize(900, 600, false);
         browser.run(FINISHED, json!([]));
         screenshot(browser, &format!("{language}-finished"));
+        browser.run(
+            "uploader.limits = null; showLimits(null, { code: 'NotAllowed', status: 401 })",
+            json!([]),
+        );
+        assert_accessible(browser, "no permission");
+
+        // As it is opened on a phone.
+        browser.run("window.onbeforeunload = null", json!([]));
+        browser.devtools("Emulation.setTouchEmulationEnabled", json!({ "enabled": true }));
+        browser.resize(390, 844, true);
+        world.open();
+        browser.run(&format!("{axe}; window.axe = axe"), json!([]));
+        browser.run(EVERY_STATE, json!([]));
+        for (scheme, name) in [("light", "phone"), ("dark", "phone-dark")] {
+            browser.media(&[("prefers-color-scheme", scheme)]);
+            assert_accessible(browser, name);
+            browser.resize(390, 844, true);
+            screenshot(browser, &format!("{language}-{name}"));
+        }
+        browser.media(&[("forced-colors", "active")]);
+        assert_accessible(browser, "a phone with forced colours");
+        screenshot(browser, &format!("{language}-phone-forced"));
         world.assert_clean(false);
     }
 }
@@ -920,7 +956,7 @@ fn keyboard_motion_and_layout() {
     browser.media(&[("prefers-reduced-motion", "reduce")]);
     // Everything is reached in the order it is read, and shows that it has the focus.
     let mut reached = Vec::new();
-    for _ in 0..5 {
+    for _ in 0..4 {
         browser.press("Tab", 9);
         let focused = "document.activeElement.id || document.activeElement.value ||
             document.activeElement.dataset.text";
@@ -928,7 +964,7 @@ fn keyboard_motion_and_layout() {
         let outline = "getComputedStyle(document.activeElement).outlineStyle";
         assert_eq!(browser.get(outline), "solid", "{reached:?}");
     }
-    assert_eq!(json!(reached), json!(["naming", "local", "folder", "choose", "chooseFolder"]));
+    assert_eq!(json!(reached), json!(["local", "folder", "choose", "chooseFolder"]));
     browser.run(
         "window.shifts = [];
          const note = (list) => list.getEntries().forEach((entry) => shifts.push(entry.value));
@@ -1085,7 +1121,10 @@ fn the_demo_leaves_nothing_in_the_temporary_folder() {
         command.env("TMPDIR", &folder).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = command.spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let page = lines.next().unwrap().unwrap();
+        let address = page.split('/').nth(2).unwrap().parse().unwrap();
         lines.find(|line| line.as_ref().unwrap().starts_with("the record: ")).unwrap().unwrap();
+        assert_eq!(request(address, "GET", "/healthz", &[], b"").status, 200); // it is up
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "the record is not there");
         let kill = Command::new("kill").args(["-s", signal, &process.id().to_string()]).status();
         assert!(kill.unwrap().success());

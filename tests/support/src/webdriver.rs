@@ -177,6 +177,16 @@ impl Browser {
         }
     }
 
+    /// The same for a key that types something, as in `("Enter", 13, "\r")`.
+    pub fn press_with_text(&self, key: &str, code: u32, text: &str) {
+        let event = json!({
+            "type": "keyDown", "key": key, "text": text, "windowsVirtualKeyCode": code,
+        });
+        self.devtools("Input.dispatchKeyEvent", event);
+        let event = json!({ "type": "keyUp", "key": key, "windowsVirtualKeyCode": code });
+        self.devtools("Input.dispatchKeyEvent", event);
+    }
+
     /// Drags files and folders over the page's middle; `drop` also lets them go.
     pub fn drag(&self, paths: &[&Path], drop: bool) {
         let files: Vec<_> = paths.iter().map(|path| path.to_str().expect("UTF-8")).collect();

@@ -1,0 +1,320 @@
+//! Words and eyes: languages, types as people call them, details, pictures, touch, forced colours.
+
+use super::*;
+
+#[test]
+fn every_language_says_everything() {
+    let world = world_in("zh-TW", &[]);
+    let browser = &world.browser;
+    assert_eq!(browser.get("document.documentElement.lang + document.title"), "zh-Hant上傳檔案");
+    let languages = browser.get("Object.keys(WORDS)");
+    assert_eq!(languages, json!(["en", "zh-Hans", "zh-Hant"]));
+    // The same keys with as many values to fill in, and nothing left in English.
+    let table = browser.get(
+        "Object.values(WORDS).map((words) => Object.entries(words).map(([key, text]) =>
+            [key, text.split('{}').length, Boolean(text.trim())].join()))",
+    );
+    assert_eq!(table[0], table[1]);
+    assert_eq!(table[0], table[2]);
+    assert!(!table[0].to_string().contains("false"));
+    let latin =
+        "['zh-Hans', 'zh-Hant'].flatMap((language) => Object.values(WORDS[language]).filter(
+        (text) => /[a-z]{3}/i.test(text.replace(/OSS|AccessKey/g, ''))))";
+    assert_eq!(browser.get(latin), json!([]));
+    // Each language has characters that the other writes differently.
+    let same = browser.get(
+        "Object.keys(WORDS.en).filter((key) => WORDS['zh-Hans'][key] === WORDS['zh-Hant'][key])",
+    );
+    let keys = table[0].as_array().unwrap().len();
+    assert!(same.as_array().unwrap().len() < keys / 3, "{same}");
+    // What stands in the page before a script runs is the table's English.
+    let html = std::fs::read_to_string(static_file("index.html")).unwrap();
+    for text in html.split("data-text=\"").skip(1) {
+        let (key, rest) = text.split_once('"').unwrap();
+        let text = rest.split_once('>').unwrap().1.split_once('<').unwrap().0;
+        assert_eq!(browser.get(&format!("WORDS.en['{key}']")), text);
+    }
+    // Every state and every word that the scripts ask for is there.
+    let script = std::fs::read_to_string(static_file("page.js")).unwrap();
+    for call in script.split("say('").skip(1) {
+        let key = call.split('\'').next().unwrap();
+        assert!(browser.truth(&format!("'{key}' in WORDS.en")), "{key}");
+    }
+}
+
+#[test]
+fn the_language_is_the_first_that_the_page_knows() {
+    for (language, expected) in [
+        ("fr-FR,zh-HK", "zh-Hant"),
+        ("zh-SG", "zh-Hans"),
+        ("de-DE", "en"),
+        ("zh-Hant-CN", "zh-Hant"),
+    ] {
+        let world = world_in(language.split(',').next_back().unwrap(), &[]);
+        let script = format!(
+            "Object.defineProperty(navigator, 'languages', {{ get: () => {:?}.split(',') }})",
+            language
+        );
+        world
+            .browser
+            .devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script }));
+        world.open();
+        assert_eq!(world.browser.get("document.documentElement.lang"), expected, "{language}");
+    }
+}
+
+#[test]
+fn types_are_called_what_people_call_them() {
+    let types = "application/pdf,application/vnd.openxmlformats-officedocument.spreadsheetml.sheet,\
+                 image/jpeg";
+    let world = world(&[("UPLOAD_CONTENT_TYPES", types)]);
+    let browser = &world.browser;
+    browser.wait("document.querySelector('#limits').textContent");
+    let line = "Up to 1000 MB a file · PDF, Excel (.xlsx), JPEG only";
+    assert_eq!(browser.text("#limits"), line);
+    world.choose(&[
+        ("a.docx", "x", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
+        ("b.heic", "x", ""),
+        ("c", "x", ""),
+        ("d.mov", "x", "video/quicktime"),
+    ]);
+    world.wait_all(4, &["failed"]);
+    let said = |seen: &str| format!("Failed · Not allowed: {seen}. PDF, Excel (.xlsx), JPEG only");
+    assert_eq!(world.statuses(), ["Word (.docx)", "HEIC", "Unknown type", "MOV"].map(said));
+    for (media, name) in [
+        ("image/*", "Images"),
+        ("image/svg+xml", "SVG"),
+        ("application/vnd.ms-excel", "Excel (.xls)"),
+        ("application/x-7z-compressed", "7Z-COMPRESSED"),
+        ("text/csv", "CSV"),
+        ("font/*", "font/*"),
+    ] {
+        assert_eq!(browser.get(&format!("typeName('{media}')")), name, "{media}");
+    }
+    world.assert_clean(false);
+}
+
+#[test]
+fn details_have_labels_and_can_be_copied() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    world.choose(&[("a.txt", "text", "text/plain")]);
+    world.wait_all(1, &["done"]);
+    // No code and no JSON before they are opened.
+    let row = browser.get("document.querySelector('li').innerText");
+    assert!(!row.as_str().unwrap().contains(['{', '}']), "{row}");
+    browser.click(".more");
+    let labels = "[...document.querySelectorAll('dt')].map((label) => label.textContent).join()";
+    assert_eq!(browser.get(labels), "Name in the bucket,Link,Response of the server");
+    let url = format!("{}/user/a.txt", world.bucket.url());
+    for (number, copied) in [(0, "user/a.txt"), (1, &url)] {
+        // With a clipboard, and without one, as on a page without TLS.
+        for api in ["navigator.clipboard", "undefined"] {
+            browser.run(
+                &format!(
+                    "window.copied = '';
+                     const api = {api};
+                     if (api) api.writeText = async (text) => {{ window.copied = text; }};
+                     else Object.defineProperty(navigator, 'clipboard', {{ value: undefined }});
+                     document.oncopy = () => {{ window.copied = `${{getSelection()}}`; }};
+                     document.querySelector('#news').textContent = '';"
+                ),
+                json!([]),
+            );
+            browser.run(
+                &format!("document.querySelectorAll('dd button')[{number}].focus()"),
+                json!([]),
+            );
+            browser.press_with_text("Enter", 13, "\r");
+            browser.wait("document.querySelector('#news').textContent === 'Copied'");
+            assert_eq!(browser.get("window.copied"), copied, "{api}");
+            if api == "undefined" {
+                world.browser.run("delete navigator.clipboard", json!([]));
+            }
+        }
+    }
+    world.assert_clean(false);
+}
+
+/// A photograph of 12 million pixels each: the tab keeps pictures of the size that they are shown.
+#[test]
+fn forty_photographs_take_little_memory() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    let make = "(async () => {
+        const canvas = new OffscreenCanvas(4000, 3000);
+        const context = canvas.getContext('2d');
+        for (let i = 0; i < 3000; i += 1) {
+            context.fillStyle = `hsl(${i * 7} 60% ${20 + (i % 60)}%)`;
+            context.fillRect((i * 677) % 4000, (i * 397) % 3000, 400, 300);
+        }
+        const blob = await canvas.convertToBlob({ type: 'image/jpeg', quality: 0.9 });
+        const bytes = new Uint8Array(await blob.arrayBuffer());
+        let text = '';
+        for (let i = 0; i < bytes.length; i += 32768) {
+            text += String.fromCharCode(...bytes.subarray(i, i + 32768));
+        }
+        return btoa(text);
+    })()";
+    let photograph = BASE64.decode(browser.get(make).as_str().unwrap()).unwrap();
+    println!("a photograph has {} bytes", photograph.len());
+    let paths: Vec<PathBuf> =
+        (0..40).map(|i| world.write(&format!("photo {i}.jpg"), &photograph)).collect();
+    let paths: Vec<&str> = paths.iter().map(|path| path.to_str().unwrap()).collect();
+    // The most that the tab takes while it shows them, and what it takes then; a fresh page each
+    // time, without transfers.
+    let most = |type_is_known: bool| {
+        let hide = "Object.defineProperty(File.prototype, 'type', { get: () => '' });";
+        world.open();
+        if !type_is_known {
+            browser.run(hide, json!([]));
+        }
+        browser.run("uploader.options.parallel = 0", json!([]));
+        browser.devtools("HeapProfiler.collectGarbage", json!({}));
+        browser.send("#files", &paths.join("\n"));
+        let mut most = 0;
+        for row in 0..40 {
+            browser.run(
+                "document.querySelectorAll('li')[arguments[0]]?.scrollIntoView()",
+                json!([row]),
+            );
+            most = most.max(browser.tab_memory());
+            let shown = format!("document.querySelectorAll('li')[{row}]?.querySelector('canvas')");
+            if type_is_known {
+                browser.wait(&shown);
+            } else {
+                browser.get("new Promise((done) => setTimeout(done, 50))");
+            }
+            most = most.max(browser.tab_memory());
+        }
+        let last = browser.tab_memory();
+        (most >> 20, last >> 20)
+    };
+    let (without, _) = most(false);
+    let (with, at_rest) = most(true);
+    println!("without thumbnails {without} MB; with them {with} MB, at rest {at_rest} MB");
+    assert!(
+        at_rest * 10 <= without * 13,
+        "{without} MB without thumbnails, {at_rest} MB with them"
+    );
+    // One picture at a time is decoded: 12 million pixels of 4 bytes, and a third for scaling.
+    assert!(with <= without + 64 + 16, "{without} MB without thumbnails, {with} MB at the most");
+    let size = browser.get("document.querySelector('canvas').width");
+    assert_eq!(size, 96);
+}
+
+#[test]
+fn rows_are_in_natural_order() {
+    let world = world(&[]);
+    let names = ["img10.txt", "img2.txt", "b.txt", "img1.txt", "A.txt"];
+    let files = names.map(|name| (name, name, ""));
+    world.choose(&files);
+    world.wait_all(5, &["done"]);
+    assert_eq!(world.names(), ["A.txt", "b.txt", "img1.txt", "img2.txt", "img10.txt"]);
+}
+
+#[test]
+fn on_a_phone_everything_is_large_enough_and_the_queue_is_in_sight() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    browser.resize(390, 844, true);
+    browser.devtools("Emulation.setTouchEmulationEnabled", json!({ "enabled": true }));
+    world.open();
+    assert!(browser.truth("matchMedia('(pointer: coarse)').matches"));
+    let visible = "document.body.innerText";
+    for word in ["Drop", "paste", "Names in the bucket"] {
+        assert!(!browser.get(visible).as_str().unwrap().contains(word), "{word}");
+    }
+    browser.run(EVERY_STATE, json!([]));
+    let place = "document.querySelector('#rows').getBoundingClientRect().top";
+    let top = browser.get(place).as_f64().unwrap();
+    println!("the first row begins at {top}");
+    assert!(top < 844.0 * 0.6, "the first row begins at {top}");
+    browser.run(
+        "document.querySelectorAll('.more:not([hidden]), summary').forEach((one) => one.click())",
+        json!([]),
+    );
+    let small = browser.get(
+        "[...document.querySelectorAll('button, summary, input:not([hidden]), label')]
+            .filter((one) => one.checkVisibility() && !one.closest('label:not(:has(#folder))')?.contains(one.parentElement))
+            .map((one) => [one.outerHTML.slice(0, 80), one.getBoundingClientRect()])
+            .filter(([, box]) => box.width < 44 || box.height < 44)
+            .map(([html, box]) => `${html} ${box.width} x ${box.height}`)",
+    );
+    assert_eq!(small, json!([]));
+    assert_eq!(browser.get("document.documentElement.scrollWidth"), 390);
+    world.assert_clean(false);
+}
+
+/// As many people have it on Windows: the system's own colours, and nothing of ours.
+#[test]
+fn progress_shows_in_forced_colours() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    browser.resize(800, 1200, false);
+    browser.media(&[("forced-colors", "active")]);
+    browser.run(EVERY_STATE, json!([]));
+    browser.run("document.documentElement.style.scrollbarGutter = 'auto'", json!([]));
+    let shot = browser.screenshot();
+    // The picture as the browser reads it: how many colours a bar that is half full has in its
+    // middle line, and how far the first goes.
+    let script = "
+        const [png, number] = arguments;
+        return (async () => {
+            const bytes = Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0));
+            const bitmap = await createImageBitmap(new Blob([bytes]));
+            const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext('2d');
+            context.drawImage(bitmap, 0, 0);
+            const bar = document.querySelectorAll('.bar')[number].getBoundingClientRect();
+            const line = context.getImageData(bar.left + 4, bar.top + scrollY + bar.height / 2, bar.width - 8, 1).data;
+            const pixels = [];
+            for (let i = 0; i < line.length; i += 4) pixels.push(line.slice(i, i + 3).join());
+            const first = pixels.findIndex((pixel) => pixel !== pixels[0]);
+            return [new Set(pixels).size, first / pixels.length];
+        })();";
+    let png = BASE64.encode(&shot);
+    let seen = browser.run(script, json!([png, 3])); // 361 of 812 MB
+    let share = seen[1].as_f64().unwrap();
+    assert!(seen[0].as_u64().unwrap() >= 2 && (0.40..0.49).contains(&share), "{seen}");
+    // Icons are drawn in the colour of text, and every button has a border.
+    let icon = "getComputedStyle(document.querySelector('.stop svg')).stroke ===
+        getComputedStyle(document.querySelector('.stop')).color";
+    assert!(browser.truth(icon));
+    screenshot(browser, "forced-colours");
+}
+
+/// Phones store what they see lying down, and say so in EXIF.
+#[test]
+fn photographs_stand_upright() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    browser.resize(800, 1000, false);
+    browser.run("uploader.options.parallel = 0", json!([]));
+    let add = "return (async () => {
+        const canvas = new OffscreenCanvas(400, 200);
+        const context = canvas.getContext('2d');
+        context.fillStyle = 'red';
+        context.fillRect(0, 0, 200, 200);
+        context.fillStyle = 'blue';
+        context.fillRect(200, 0, 200, 200);
+        const blob = await canvas.convertToBlob({ type: 'image/jpeg' });
+        const bytes = new Uint8Array(await blob.arrayBuffer());
+        // APP1 with one tag: orientation 6, to be turned a quarter clockwise.
+        const exif = [255, 225, 0, 34, 69, 120, 105, 102, 0, 0, 77, 77, 0, 42, 0, 0, 0, 8, 0, 1,
+            1, 18, 0, 3, 0, 0, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0];
+        const parts = [bytes.slice(0, 2), new Uint8Array(exif), bytes.slice(2)];
+        uploader.add(new File(parts, 'turned.jpg', { type: 'image/jpeg' }));
+    })();";
+    browser.run(add, json!([]));
+    browser.wait("document.querySelector('li canvas')");
+    // Red was left, and is on top now.
+    let pixels = "(() => {
+        const shown = document.querySelector('li canvas');
+        const context = new OffscreenCanvas(shown.width, shown.height).getContext('2d');
+        context.drawImage(shown, 0, 0);
+        const at = (x, y) => [...context.getImageData(x, y, 1, 1).data].map((one) => Number(one > 128));
+        const [x, y] = [shown.width / 2, shown.height];
+        return [at(x, 4), at(x, y - 4)];
+    })()";
+    assert_eq!(browser.get(pixels), json!([[1, 0, 0, 1], [0, 0, 1, 1]]));
+}
