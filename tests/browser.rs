@@ -1121,8 +1121,9 @@ fn the_demo_leaves_nothing_in_the_temporary_folder() {
     let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
     let messages = String::from_utf8(built.stdout).unwrap();
     let messages = messages.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let demo = messages.filter_map(|message| message["executable"].as_str().map(str::to_owned));
-    let demo = demo.last().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&built.stderr)));
+    let mut demo = messages.filter_map(|message| message["executable"].as_str().map(str::to_owned));
+    let demo =
+        demo.next_back().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&built.stderr)));
     let folder = std::env::temp_dir().join(format!("appserver-demo-test-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     for signal in ["INT", "TERM", "KILL"] {
