@@ -1,5 +1,5 @@
 //! What must be true of any bytes whatsoever. The fuzz targets call these functions, and so do
-//! the tests in `tests/head.rs`, with fewer bytes and any compiler.
+//! the tests in `tests/unit/head.rs`, with fewer bytes and any compiler.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};

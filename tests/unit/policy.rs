@@ -39,7 +39,7 @@ fn decoded(policy: &Value) -> Value {
 
 #[test]
 fn signatures_are_those_of_alibabas_sdk() {
-    let text = include_str!("vectors/post-policy.json");
+    let text = include_str!("../vectors/post-policy.json");
     let file: Value = serde_json::from_str(text).unwrap();
     let vectors = file["vectors"].as_array().unwrap();
     assert_eq!(vectors.len(), 2);

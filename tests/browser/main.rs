@@ -17,11 +17,8 @@ use support::proxy::{self, Proxy};
 use support::webdriver::Browser;
 use support::{Server, binary, request};
 
-#[path = "browser/library.rs"]
 mod library;
-#[path = "browser/outcomes.rs"]
 mod outcomes;
-#[path = "browser/people.rs"]
 mod people;
 
 const POLICY_PATH: &str = "/get_post_signature_for_oss_upload";

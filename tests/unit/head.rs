@@ -6,7 +6,7 @@ use appserver::proxy::head::{Head, Limits, end, request};
 use appserver::reject::Reject;
 use support::hostile::{Random, mutate};
 
-#[path = "fuzz/invariants.rs"]
+#[path = "../fuzz/invariants.rs"]
 mod invariants;
 
 const LIMITS: Limits = Limits { headers: &HEADERS, max_body_bytes: MAX_BODY_BYTES };

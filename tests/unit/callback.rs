@@ -15,7 +15,7 @@ struct Example {
 
 /// tests/vectors/callback-real.json says where it comes from.
 fn example() -> (Example, Value) {
-    let file: Value = serde_json::from_str(include_str!("vectors/callback-real.json")).unwrap();
+    let file: Value = serde_json::from_str(include_str!("../vectors/callback-real.json")).unwrap();
     let vector = file["vectors"][0].clone();
     let field = |name: &str| vector[name].as_str().unwrap().to_owned();
     let key = PublicKey::from_pem(file["public_key_pem"].as_str().unwrap()).unwrap();

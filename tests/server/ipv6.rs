@@ -38,7 +38,7 @@ fn stay(source: IpAddr, port: u16) -> TcpStream {
 /// others keep theirs.
 #[test]
 fn one_network_is_one_source() {
-    namespace::run("one_network_is_one_source", || {
+    namespace::run("ipv6::one_network_is_one_source", || {
         let server = server();
         let port = server.address.port();
         let others: Vec<TcpStream> =
@@ -56,7 +56,7 @@ fn one_network_is_one_source() {
 /// name in the log, and counts as an IPv4 source, alone, not as one of that one network.
 #[test]
 fn an_ipv4_client_of_both_families_is_itself() {
-    namespace::run("an_ipv4_client_of_both_families_is_itself", || {
+    namespace::run("ipv6::an_ipv4_client_of_both_families_is_itself", || {
         let server = server();
         let port = server.address.port();
         let all: Vec<TcpStream> =

@@ -894,7 +894,7 @@ fn a_second_server_is_refused_and_files_are_private_whatever_the_umask() {
 #[test]
 fn a_flood_of_replays_fills_no_disk() {
     const FLOOD: Duration = Duration::from_secs(60);
-    const MAX_MEMORY_KB: u64 = 12 * 1024; // as in tests/hostile.rs
+    const MAX_MEMORY_KB: u64 = 12 * 1024; // as in tests/hostile/main.rs
     let world = World::new();
     let disk = SmallDisk::mount(&world.record, "size=64m");
     // Without the right to mount one, a limit of the file's size does the same.

@@ -1,6 +1,8 @@
 //! Behind a proxy: the Unix socket, a path that the proxy takes off, and the configurations of
 //! `tests/proxy` with the real nginx, Caddy and Apache.
 
+mod machines;
+
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;

@@ -1,6 +1,6 @@
 //! Mistakes that other callback servers make, a test each: the attacker's own key, the server as
 //! a proxy into its network, the key host that stalls everything. (Query dropped, path decoded
-//! twice, body written again: tests/callback.rs. Missing headers: tests/server.rs.)
+//! twice, body written again: tests/unit/callback.rs. Missing headers: tests/server/replies.rs.)
 
 use std::io::Write;
 use std::net::TcpListener;

@@ -1,0 +1,16 @@
+//! Tests of the real binary over real sockets: what it answers, what it trusts, what it keeps, how
+//! it starts and ends.
+
+mod clients;
+mod credentials;
+mod inputs;
+mod ipv6;
+mod mistakes;
+mod operating;
+mod promises;
+mod replies;
+mod roundtrip;
+mod service;
+mod strict;
+mod trust;
+mod uploads;
