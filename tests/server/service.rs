@@ -628,14 +628,14 @@ impl Seen {
 
 #[test]
 fn fifty_restarts_under_load_refuse_nobody_and_lose_nothing() {
-    const ROUNDS: usize = 50;
+    let rounds = support::rounds(50, 15);
     let world = World::new(&[]);
     let mut service = world.start_first();
     let address = world.manager.address();
     let port = address.port().to_string();
     let start = Instant::now();
     let seen = under_load(&world, address, |seen| {
-        for round in 1..=ROUNDS {
+        for round in 1..=rounds {
             seen.wait_for_more(30);
             assert_eq!(service.stop().code(), Some(0));
             service = world.start(&["127.0.0.1", &port], world.manager.kept());
@@ -643,7 +643,7 @@ fn fifty_restarts_under_load_refuse_nobody_and_lose_nothing() {
         }
         seen.wait_for_more(30);
     });
-    let acknowledged = seen.report("restarts", ROUNDS, start.elapsed(), &world);
+    let acknowledged = seen.report("restarts", rounds, start.elapsed(), &world);
     seen.assert_nothing_lost();
     // Nothing was sent twice, so nothing is there twice.
     assert_eq!(world.objects().len(), acknowledged);
@@ -653,7 +653,7 @@ fn fifty_restarts_under_load_refuse_nobody_and_lose_nothing() {
 /// systemd may be told to stop what it has just begun to start.
 #[test]
 fn restarts_at_any_moment_of_the_start_lose_nothing() {
-    const ROUNDS: usize = 100;
+    let rounds = support::rounds(100, 25);
     let world = World::new(&[]);
     let mut service = world.start_first();
     let address = world.manager.address();
@@ -662,7 +662,7 @@ fn restarts_at_any_moment_of_the_start_lose_nothing() {
     println!("seed {}", random.0);
     let (start, mut early) = (Instant::now(), 0);
     let seen = under_load(&world, address, |seen| {
-        for round in 1..=ROUNDS {
+        for round in 1..=rounds {
             let ready = world.manager.count("READY=1");
             let status = service.stop();
             early += usize::from(status.signal() == Some(15));
@@ -678,7 +678,7 @@ fn restarts_at_any_moment_of_the_start_lose_nothing() {
         }
         seen.wait_for_more(10);
     });
-    seen.report("restarts, READY or not", ROUNDS, start.elapsed(), &world);
+    seen.report("restarts, READY or not", rounds, start.elapsed(), &world);
     println!("{early} processes ended before they could be told");
     seen.assert_nothing_lost();
     assert!(service.stop().success());
@@ -687,7 +687,7 @@ fn restarts_at_any_moment_of_the_start_lose_nothing() {
 /// What a crash takes with it is what was being answered, and nothing else.
 #[test]
 fn crashes_under_load_refuse_nobody_and_lose_nothing_that_was_acknowledged() {
-    const ROUNDS: usize = 50;
+    let rounds = support::rounds(50, 15);
     const IN_HAND: usize = 6; // one for each client
     let world = World::new(&[]);
     let mut service = world.start_first();
@@ -695,7 +695,7 @@ fn crashes_under_load_refuse_nobody_and_lose_nothing_that_was_acknowledged() {
     let port = address.port().to_string();
     let start = Instant::now();
     let seen = under_load(&world, address, |seen| {
-        for round in 1..=ROUNDS {
+        for round in 1..=rounds {
             seen.wait_for_more(30);
             service.signal(Signal::KILL);
             service.wait();
@@ -704,9 +704,9 @@ fn crashes_under_load_refuse_nobody_and_lose_nothing_that_was_acknowledged() {
         }
         seen.wait_for_more(30);
     });
-    seen.report("crashes", ROUNDS, start.elapsed(), &world);
+    seen.report("crashes", rounds, start.elapsed(), &world);
     let cut = seen.lost.lock().unwrap().len() + seen.dropped.lock().unwrap().len();
-    assert!(cut <= ROUNDS * IN_HAND, "{cut}");
+    assert!(cut <= rounds * IN_HAND, "{cut}");
     assert!(service.stop().success());
 }
 
