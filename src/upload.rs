@@ -44,7 +44,8 @@ impl<'a> Upload<'a> {
                 None => constants.insert(name, value),
             };
         }
-        let id = verified.id(variables.contains_key("reqId"));
+        let request_id = variables.get("reqId").is_some_and(|id| !id.is_empty());
+        let id = verified.id(request_id);
         Upload { id, variables, constants, subject: String::new(), body }
     }
 

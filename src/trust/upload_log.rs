@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,8 @@ use crate::sys::{log, time};
 const MAX_LINE_BYTES: u64 = 1 << 18;
 /// Replays of as many uploads add no line, and of up to twice as many. Ids take 1.5 MB at the most.
 const MIN_IDS: usize = 50_000;
+/// Where a line's id ends: `{"id":"0123456789abcdef`.
+const ID_END: u64 = 23;
 
 #[derive(Default)]
 pub struct UploadLog {
@@ -82,23 +84,22 @@ impl UploadLog {
     fn file(&mut self, now: u64) -> io::Result<&mut File> {
         let day = time::iso8601(now).get(..10).unwrap_or_default().to_owned();
         let path = self.folder.join(format!("uploads-{day}.jsonl"));
-        if let (Some(file), Ok(named)) = (self.open.take(), fs::symlink_metadata(&path)) {
-            let held = file.metadata()?;
-            if (held.dev(), held.ino()) == (named.dev(), named.ino()) {
-                return Ok(self.open.insert(file));
-            }
+        if let Some(file) = self.open.take().filter(|file| is_at(file, &path)) {
+            return Ok(self.open.insert(file));
         }
-        self.lock = None; // the folder may be another one too
-        let locked = Flock::lock(File::open(&self.folder)?, FlockArg::LockExclusiveNonblock);
-        let refused =
-            |_| io::Error::other("not locked: does another process write to this folder?");
-        let folder = self.lock.insert(locked.map_err(refused)?);
+        // The same folder stays locked.
+        if !self.lock.as_ref().is_some_and(|folder| is_at(folder, &self.folder)) {
+            let folder = File::open(&self.folder)?;
+            let refused = "not locked: does another process write to this folder?";
+            let locked = Flock::lock(folder, FlockArg::LockExclusiveNonblock);
+            self.lock = Some(locked.map_err(|_| io::Error::other(refused))?);
+        }
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true).mode(0o640);
         let file = options.custom_flags(OFlag::O_NOFOLLOW.bits()).open(&path)?;
         mend(&path, now)?;
         file.sync_all()?;
-        folder.sync_all()?; // the file's name is on disk too
+        File::open(&self.folder)?.sync_all()?; // the file's name is on disk too
         Ok(self.open.insert(file))
     }
 
@@ -106,16 +107,29 @@ impl UploadLog {
     fn read_back(&mut self, path: &Path) -> io::Result<()> {
         let room = MIN_IDS.saturating_sub(self.older.len());
         let Ok(file) = File::open(path) else { return Ok(()) };
-        let mut ids = VecDeque::new();
-        for line in BufReader::new(file).split(b'\n').take_while(|_| room > 0) {
-            ids.extend(id_of(&line?));
+        if self.older.is_empty() {
+            file.sync_all()?; // whoever wrote its last lines may have been killed before that
+        }
+        let (mut lines, mut start, mut ids) = (BufReader::new(file), Vec::new(), VecDeque::new());
+        while room > 0 && lines.by_ref().take(ID_END).read_until(b'\n', &mut start)? > 0 {
+            ids.extend(id_of(&start));
             if ids.len() > room {
                 ids.pop_front();
             }
+            if !start.ends_with(b"\n") {
+                lines.skip_until(b'\n')?; // of any length
+            }
+            start.clear();
         }
         self.older.extend(ids);
         Ok(())
     }
+}
+
+/// Whether this is what a path names now.
+fn is_at(open: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(named)) = (open.metadata(), fs::metadata(path)) else { return false };
+    (open.dev(), open.ino()) == (named.dev(), named.ino())
 }
 
 /// The id that a line begins with.
@@ -133,18 +147,17 @@ fn mend(path: &Path, now: u64) -> io::Result<()> {
     let tail_bytes = length.min(MAX_LINE_BYTES);
     let mut tail = vec![0; tail_bytes as usize];
     file.read_exact_at(&mut tail, length - tail_bytes)?;
-    let start = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-    let (line, bytes) = (tail.get(start..).unwrap_or_default(), tail_bytes - start as u64);
-    if line.is_empty() {
-        return Ok(());
-    }
+    let line = tail.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    let bytes = line.len() as u64;
     let is_whole = serde_json::from_slice::<Map<String, Value>>(line).is_ok();
     if is_whole || bytes == MAX_LINE_BYTES {
         file.write_all(b"\n")?;
-    } else {
+    } else if bytes > 0 {
         let name = path.display();
         log::line(now, &format!("upload log: {name}: {bytes} bytes of a torn line cut off"));
         file.set_len(length - bytes)?;
+    } else {
+        return Ok(());
     }
     file.sync_all()
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use oss_standin::{Options, Standin};
 use serde_json::Value;
 use support::documents;
 use support::trust::{Connection, callback, callback_token, now};
-use support::{Disk, Folder, Reply, Server, binary, request, run};
+use support::{Disk, Event, Folder, Order, Reply, Server, binary, request, run};
 
 const DAY: u64 = 86_400;
 /// 2026-11-21T12:00:00Z
@@ -247,6 +247,64 @@ fn what_could_not_be_written_is_not_known() {
     assert!(uploads.has(7));
 }
 
+/// Who waits for the lock of a running server's folder waits until that server ends.
+#[test]
+fn the_folder_stays_locked_across_midnight_and_errors() {
+    let folder = Folder::new();
+    let mut uploads = UploadLog::open(folder.0.clone(), NOON).unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let intruder = scope.spawn(|| {
+            while !is_over.load(Relaxed) {
+                if UploadLog::open(folder.0.clone(), NOON).is_ok() {
+                    return true;
+                }
+            }
+            false
+        });
+        for day in 1..300 {
+            let written = append(&mut uploads, "1\n", NOON + day * DAY);
+            assert!(written.is_ok(), "day {day}: {written:?}");
+        }
+        is_over.store(true, Relaxed);
+        assert!(!intruder.join().unwrap(), "another process got the folder");
+    });
+}
+
+/// What a killed process had written and not synced counts as recorded after a restart: it is
+/// synced before, also where midnight came between.
+#[test]
+fn what_is_read_back_is_on_disk() {
+    let (order, world) = (Order::new(), World::new());
+    for day in ["2026-01-01", "2026-01-02"] {
+        fs::write(format!("{}/uploads-{day}.jsonl", order.record), line_of(7)).unwrap();
+    }
+    let _server = world.start_with(&[], &order.vars());
+    let is_sync = |event: &Event| event.what == "fsync" && event.count == 0;
+    let events = order.take();
+    let last = events.iter().position(|event| event.what == "listening").unwrap();
+    let is_there = |event: &Event| is_sync(event) && event.name == "uploads-2026-01-02.jsonl";
+    assert!(events[..last].iter().any(is_there), "{events:?}");
+}
+
+/// A line of any length takes no memory: here the hole that a crash left in a file.
+#[test]
+fn a_huge_line_is_read_in_little_memory() {
+    let world = World::new();
+    let path = world.record.join("uploads-2026-01-02.jsonl");
+    fs::write(&path, line_of(1)).unwrap();
+    let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    file.set_len(300_000_000).unwrap();
+    io::Write::write_all(&mut file, format!("\n{}", line_of(2)).as_bytes()).unwrap();
+    let mut server = world.start();
+    assert_eq!(world.call(&server, "new").status, 200);
+    let peak = server.status("VmHWM");
+    assert!(peak < 20_000, "{peak} kB");
+    server.kill();
+    let uploads = UploadLog::open(world.record.clone(), NOON).unwrap();
+    assert_eq!([1, 2, 3].map(|id| uploads.has(id)), [true, true, false]);
+}
+
 /// Only `uploads-YYYY-MM-DD.jsonl`, and only regular files of the folder itself.
 #[test]
 fn what_is_not_ours_is_left_alone() {
@@ -366,14 +424,15 @@ impl World {
         self.message_at("/callback", object, extra, &format!("{:024X}", ID.fetch_add(1, Relaxed)))
     }
 
-    /// What OSS posts to `path` about the upload whose request had this id (none: it is not told).
+    /// What OSS posts to `path` about the upload whose request had this id (empty: it is not told; a
+    /// blank: it has no value).
     fn message_at(&self, path: &str, object: &str, extra: usize, request_id: &str) -> Vec<u8> {
         let token = callback_token(TOKEN_KEY, path, now() / 3600 * 3600 + 7200, "user/alice/");
         let target = format!("{path}?token={token}");
         let (name, extra) = (object.replace('/', "%2F"), "x".repeat(extra));
         let mut body = format!("filename={name}&size=5&bucket=examplebucket&etag=E&extra={extra}");
         if !request_id.is_empty() {
-            body += &format!("&reqId={request_id}");
+            body += &format!("&reqId={}", request_id.trim());
         }
         let authorization = self.bucket.sign(&target, body.as_bytes());
         callback(&target, &authorization, "application/x-www-form-urlencoded", body.as_bytes())
@@ -783,6 +842,10 @@ fn an_upload_is_recorded_once_and_the_same_file_again() {
     assert_eq!(tell("/callback", ""), 3);
     assert_eq!(tell("/callback", ""), 3);
     assert_eq!(tell("/second", ""), 4);
+    // A request id that has no value tells nothing apart either.
+    assert_eq!(tell("/callback", " "), 5);
+    assert_eq!(tell("/callback", " "), 5);
+    assert_eq!(tell("/second", " "), 6);
 }
 
 /// Two callbacks about one upload that come together: one line, and neither is answered before it
