@@ -32,14 +32,14 @@ impl UploadToken {
         let claims = signed_claims(text, secret)?;
         let expire = claims.get("exp").ok_or(Reject::NO_EXP)?;
         let expire = seconds(expire).ok_or(Reject::BAD_EXP)?;
+        if expire <= now || NOT_SECONDS.contains(&expire) {
+            return Err(if expire > now { Reject::LONG_EXP } else { Reject::EXPIRED_TICKET });
+        }
         for name in ["nbf", "iat"] {
             let since = claims.get(name).map_or(Some(0), seconds).ok_or(Reject::BAD_BEGIN)?;
             if since > now + LEEWAY_SECONDS {
                 return Err(Reject::EARLY_TICKET);
             }
-        }
-        if expire <= now || NOT_SECONDS.contains(&expire) {
-            return Err(if expire > now { Reject::LONG_EXP } else { Reject::EXPIRED_TICKET });
         }
         let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default().to_owned();
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-@".contains(&b);
