@@ -187,8 +187,10 @@ pub fn wrong<T>(name: &str, problem: impl Display) -> Read<T> {
 
 /// A misspelt variable would be ignored in silence, and its default be in force.
 fn refuse_unknown(vars: &Vars) -> Read<()> {
+    let has_key = vars.contains_key("OSS_ACCESS_KEY_ID") || vars.contains_key("OSS_ECS_ROLE");
     for (name, ours) in OTHER_NAMES {
-        if vars.contains_key(name) && !vars.contains_key(ours) {
+        // Where we have a key, theirs is another program's.
+        if vars.contains_key(name) && !(has_key && name.starts_with("ALIBABA_")) {
             return wrong(name, format_args!("unknown variable; is it {ours}?"));
         }
     }
@@ -265,7 +267,7 @@ impl Reader<'_> {
 
     /// A comma list; empty if it is not set, or `*`.
     fn list(&mut self, name: &str, fits: fn(&str) -> bool) -> Read<Vec<String>> {
-        let is_any = |text: &str| text.is_empty() || text == "*";
+        let is_any = |text: &str| ["", "*"].contains(&text);
         let is_alone = |text: &str| !text.contains("/*") || !text.contains(',');
         let are_items = |text: &str| is_alone(text) && text.split(',').all(|it| fits(it.trim()));
         let text = self.value(name, "", |text| is_any(text) || are_items(text))?;
@@ -297,14 +299,13 @@ impl Reader<'_> {
             }
         }
         // A secret may begin or end with one.
-        let is_quoted =
-            |text: &str| text.starts_with(QUOTES) && text.chars().next() == text.chars().last();
+        let quoted = |it: &str| QUOTES.iter().any(|q| it.starts_with(*q) && it.ends_with(*q));
         let mask = if text.is_some() { "(set)" } else { "" };
         self.in_force.insert(name, mask.to_owned());
         match text.as_deref().map(str::trim) {
             None => Ok(None),
             Some("") => wrong(name, "set, but empty"),
-            Some(text) if is_quoted(text) => wrong(name, QUOTED),
+            Some(text) if quoted(text) => wrong(name, QUOTED),
             Some(text) if !is_token(text) => wrong(name, "contains white space or is not ASCII"),
             // HMAC-SHA256's output is as long (RFC 7518, 3.2): a shorter key could be guessed.
             Some(text) if shape == LONG_SECRET && text.len() < 32 => {

@@ -25,13 +25,15 @@ pub fn are_origins(text: &str) -> bool {
     text.split(',').all(|item| is_origin(item.trim()))
 }
 
-/// As browsers write it (WHATWG URL): in lower case, no default port. Apps have their own schemes.
+/// As browsers write it (WHATWG URL): in lower case, no default port. Apps have their own schemes,
+/// and what follows them may have capitals (Safari's extensions).
 pub fn is_page_origin(text: &str) -> bool {
     let Some((scheme, host)) = text.split_once("://") else { return text == "null" };
     let never = [("http", ":80"), ("https", ":443"), ("ftp", ""), ("ws", ""), ("wss", "")];
     let is_never = never.iter().any(|(one, end)| scheme == *one && host.ends_with(end));
     let is_host = host == "." || is_origin(&format!("https://{host}"));
-    !is_never && is_host && is_word(scheme) && text == text.to_ascii_lowercase()
+    let lower = if scheme.starts_with("http") { text } else { scheme };
+    !is_never && is_host && is_word(scheme) && lower == lower.to_ascii_lowercase()
 }
 
 /// One to five that OSS may try in turn.
@@ -105,8 +107,7 @@ pub fn is_private(host: &str) -> bool {
 
 /// True for an object's key that stays in its folder where it is made a path, of Unix or Windows.
 pub fn is_object_key(key: &str) -> bool {
-    let path = key.replace('\\', "/");
-    let is_path = path.split('/').all(|segment| !["", ".", ".."].contains(&segment));
+    let is_path = !key.split(['/', '\\']).any(|segment| ["", ".", ".."].contains(&segment));
     is_path && key.len() <= 1023 && !key.contains(char::is_control)
 }
 

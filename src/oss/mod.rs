@@ -10,11 +10,9 @@ pub mod outbound;
 pub mod policy;
 pub mod sts;
 
-/// What Alibaba's SDKs and samples call what we have. Unless that is set too, these are meant.
-pub const OTHER_NAMES: [(&str, &str); 5] = [
+/// What Alibaba's SDKs and samples call what we have.
+pub const OTHER_NAMES: [(&str, &str); 3] = [
     ("ALIBABA_CLOUD_ACCESS_KEY_ID", "OSS_ACCESS_KEY_ID"),
-    ("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "OSS_ACCESS_KEY_SECRET"),
-    ("ALIBABA_CLOUD_SECURITY_TOKEN", "OSS_SESSION_TOKEN"),
     ("ALIBABA_CLOUD_ECS_METADATA", "OSS_ECS_ROLE"),
     ("OSS_ENDPOINT", "OSS_HOST"),
 ];

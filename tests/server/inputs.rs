@@ -239,6 +239,8 @@ fn values_that_can_never_match_are_refused() {
         (NEW, page, "chrome-extension://abcdefghijklmnopabcdefghijklmnop", ""),
         (NEW, page, "moz-extension://0b5a2f4e-9c1d-4d3e-8f00-000000000000", ""),
         (NEW, page, "ionic://localhost,com.example.app://-", ""),
+        (NEW, page, "safari-web-extension://7D3E2A10-5B1C-4F7E-9A55-0123456789AB", ""),
+        (SAME, page, "App://localhost", origin),
         (SAME, page, "capacitor://localhost/", origin),
         (SAME, page, "capacitor:localhost", origin),
         (SAME, page, "://localhost", origin),
@@ -329,9 +331,23 @@ fn names_of_other_programs_are_said_in_ours() {
         is_refused(before, &[(name, "x")], name, &format!("unknown variable; is it {ours}?"))
     };
     let id = [("ALIBABA_CLOUD_ACCESS_KEY_ID", "LTAI5tOther")];
+    let role = ("ALIBABA_CLOUD_ECS_METADATA", "role");
+    let unset = ["OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET"].map(|name| (name, "(unset)"));
+    let key = ["OSS_ACCESS_KEY_ID = LTAI5tExample", "OSS_ACCESS_KEY_SECRET = (set)"];
+    let token_key = ("CALLBACK_TOKEN_KEY", "tokenKeyOfMoreThanThirtyTwoCharacters");
+    let ecs = [unset[0], unset[1], token_key, ("OSS_ECS_ROLE", "own"), id[0], role];
     all_hold([
-        is(NEW, "ALIBABA_CLOUD_SECURITY_TOKEN", "OSS_SESSION_TOKEN"),
-        is(NEW, "ALIBABA_CLOUD_ECS_METADATA", "OSS_ECS_ROLE"),
+        is_refused(
+            NEW,
+            &[unset[0], unset[1], role],
+            role.0,
+            "unknown variable; is it OSS_ECS_ROLE?",
+        ),
+        // On machines and in containers where other programs have theirs.
+        is_accepted(SAME, &[("ALIBABA_CLOUD_SECURITY_TOKEN", "x")], &key),
+        is_accepted(SAME, &[role], &key),
+        is_accepted(SAME, &[id[0], ("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "x")], &key),
+        is_accepted(SAME, &ecs, &["OSS_ECS_ROLE = own"]),
         is(SAME, "OSS_ACCESS_KEY", "OSS_ACCESS_KEY_ID"),
         is(SAME, "OSS_ACCESKEY_SECRET", "OSS_ACCESS_KEY_SECRET"),
         is_refused(NEW, &[("OSS_ENDPOINT", "x")], "OSS_ENDPOINT", "unknown variable"),
