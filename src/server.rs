@@ -69,7 +69,7 @@ pub fn run_on(socket: OwnedFd, app: App) -> io::Result<io::Error> {
     let max_batch = if shares { max_in_flight } else { MAX_BATCH };
     let settings = Settings {
         limits: Limits { headers: &HEADERS, max_body_bytes: MAX_BODY_BYTES },
-        has_credentials: !app.config.allow_origins.is_empty(),
+        origins: app.config.allow_origins.clone(),
         max_connections: app.config.max_connections,
         max_in_flight,
         health_target: "/healthz",

@@ -67,8 +67,8 @@ const SIGNALS: u64 = u64::MAX - 1;
 
 pub struct Settings {
     pub limits: Limits,
-    /// Pages may send credentials with their requests.
-    pub has_credentials: bool,
+    /// Of pages that may send credentials with their requests.
+    pub origins: Vec<String>,
     /// Clients that are served at a time.
     pub max_connections: usize,
     /// Requests that the backend has at a time.
@@ -338,9 +338,10 @@ impl Proxy {
     fn refuse(&mut self, id: u64, reject: Reject) {
         let Some(connection) = self.connections.get(&id) else { return };
         let mut lines = connection.head().map_or("", |head| &head.canonical).split("\r\n");
-        let origin = lines.find_map(|line| line.strip_prefix("origin: ")).map(str::to_owned);
+        let origin = lines.find_map(|line| line.strip_prefix("origin: "));
+        let origin = self.settings.origins.iter().find(|one| Some(one.as_str()) == origin).cloned();
         let mut response = self.refusal(&connection.describe(), reject);
-        if let Some(origin) = origin.filter(|_| self.settings.has_credentials) {
+        if let Some(origin) = origin {
             // A page that sends credentials could not read it for `*` (Fetch, 4.10).
             let reader = format!(": {origin}\r\nAccess-Control-Allow-Credentials: true\r\n");
             response.head = response.head.replacen(": *\r\n", &reader, 1);

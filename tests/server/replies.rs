@@ -211,10 +211,23 @@ fn check_answers(list: &str, with_credentials: bool) {
         assert!(is_readable(&reply, PAGE, with_credentials), "{list} {status}: {reply:?}");
     }
     // The proxy's own, of a request that never comes whole.
-    let head = format!("POST / HTTP/1.1\r\nHost: x\r\nOrigin: {PAGE}\r\nContent-Length: 9\r\n\r\n");
-    let reply = send(servers[0].address, head.as_bytes(), false).unwrap();
-    assert_eq!(reply.status, 408);
-    assert!(is_readable(&reply, PAGE, with_credentials), "{list}: {reply:?}");
+    let address = servers[0].address;
+    let never_whole = |origin: &str| {
+        let fields = format!("Host: x\r\nOrigin: {origin}\r\nContent-Length: 9");
+        let head = format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n");
+        let reply = send(address, head.as_bytes(), false).unwrap();
+        assert_eq!(reply.status, 408);
+        reply
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| never_whole("https://evil.example"));
+        let reply = never_whole(PAGE);
+        assert!(is_readable(&reply, PAGE, with_credentials), "{list}: {reply:?}");
+        // Nobody else's credentials are wanted, for a refusal either.
+        let other = other.join().unwrap();
+        assert_eq!(other.header("access-control-allow-origin"), Some("*"));
+        assert_eq!(other.header("access-control-allow-credentials"), None);
+    });
 }
 
 #[test]
