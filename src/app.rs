@@ -217,7 +217,8 @@ impl App {
             return Ok(());
         }
         if object.is_empty() {
-            return Err(Reject::BODY_UNREADABLE);
+            let is_read = upload.body.is_empty();
+            return Err(if is_read { Reject::NO_OBJECT } else { Reject::BODY_UNREADABLE });
         }
         let bucket = upload.field("bucket");
         if bucket != self.config.bucket {

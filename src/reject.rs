@@ -38,7 +38,8 @@ impl Reject {
     pub const TOKEN_EXPIRED: Reject = Reject(400, "token has expired");
     pub const SIGNATURE_MISMATCH: Reject = Reject(400, "signature does not match");
     pub const KEY_UNAVAILABLE: Reject = Reject(503, "public key cannot be had now");
-    pub const BODY_UNREADABLE: Reject = Reject(400, "body does not name an object");
+    pub const BODY_UNREADABLE: Reject = Reject(400, "body is not of CALLBACK_BODY_TYPE");
+    pub const NO_OBJECT: Reject = Reject(400, "body does not name an object");
     pub const NO_BUCKET: Reject = Reject(400, "body does not name a bucket");
     pub const BAD_OBJECT: Reject = Reject(400, "object's name is no path within its folder");
     pub const OTHER_BUCKET: Reject = Reject(400, "another bucket");

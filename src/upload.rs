@@ -22,7 +22,8 @@ pub struct Upload<'a> {
     constants: BTreeMap<String, String>,
     /// Who uploaded, as the upload token has it. May be empty.
     pub subject: String,
-    body: Cow<'a, str>,
+    /// Only where it does not parse.
+    pub body: Cow<'a, str>,
 }
 
 impl<'a> Upload<'a> {
