@@ -47,13 +47,11 @@ pub fn run(vars: &Vars, online: bool, now: u64) -> Result<ExitCode, ConfigError>
     }
     let mut code = ExitCode::SUCCESS;
     for (what, found) in tries {
-        match found {
-            Ok(text) => drop(writeln!(out, "ok   {what}: {text}")),
-            Err(text) => {
-                let _ = writeln!(out, "FAIL {what}: {text}");
-                code = ExitCode::from(2);
-            }
+        if found.is_err() {
+            code = ExitCode::from(2);
         }
+        let (word, text) = found.map_or_else(|text| ("FAIL", text), |text| ("ok  ", text));
+        let _ = writeln!(out, "{word} {what}: {text}");
     }
     Ok(code)
 }

@@ -195,6 +195,9 @@ fn refuse_unknown(vars: &Vars) -> Read<()> {
         }
     }
     for name in vars.keys().filter(|name| VARIABLES.iter().all(|[known, ..]| known != name)) {
+        if name.contains("_SERVICE_") || name.contains("_PORT") {
+            continue; // Kubernetes sets them for services that are called `oss` or `upload`
+        }
         let upper = name.to_uppercase();
         let ours = ["OSS_", "CALLBACK_", "UPLOAD_"].iter().any(|prefix| upper.starts_with(prefix));
         let max_edits = if ours { 3 } else { 2 };

@@ -17,8 +17,6 @@ use crate::sys::{log, time};
 const MAX_LINE_BYTES: u64 = 1 << 18;
 /// Replays of as many uploads add no line, and of up to twice as many. Ids take 1.5 MB at the most.
 const MIN_IDS: usize = 50_000;
-/// Where a line's id ends: `{"id":"0123456789abcdef`.
-const ID_END: u64 = 23;
 
 #[derive(Default)]
 pub struct UploadLog {
@@ -111,7 +109,7 @@ impl UploadLog {
             file.sync_all()?; // whoever wrote its last lines may have been killed before that
         }
         let (mut lines, mut start, mut ids) = (BufReader::new(file), Vec::new(), VecDeque::new());
-        while room > 0 && lines.by_ref().take(ID_END).read_until(b'\n', &mut start)? > 0 {
+        while room > 0 && lines.by_ref().take(23).read_until(b'\n', &mut start)? > 0 {
             ids.extend(id_of(&start));
             if ids.len() > room {
                 ids.pop_front();
@@ -132,7 +130,7 @@ fn is_at(open: &File, path: &Path) -> bool {
     (open.dev(), open.ino()) == (named.dev(), named.ino())
 }
 
-/// The id that a line begins with.
+/// The id that a line begins with, in 23 bytes.
 fn id_of(line: &[u8]) -> Option<u64> {
     let digits = line.strip_prefix(b"{\"id\":\"")?.get(..16)?;
     u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()

@@ -30,8 +30,7 @@ pub struct UploadToken {
 impl UploadToken {
     pub fn verify(text: &str, secret: &Secret, now: u64) -> Result<UploadToken, Reject> {
         let claims = signed_claims(text, secret)?;
-        let expire = claims.get("exp").ok_or(Reject::NO_EXP)?;
-        let expire = seconds(expire).ok_or(Reject::BAD_EXP)?;
+        let expire = seconds(claims.get("exp").ok_or(Reject::NO_EXP)?).ok_or(Reject::BAD_EXP)?;
         if expire <= now || NOT_SECONDS.contains(&expire) {
             return Err(if expire > now { Reject::LONG_EXP } else { Reject::EXPIRED_TICKET });
         }

@@ -348,6 +348,11 @@ fn names_of_other_programs_are_said_in_ours() {
         is_accepted(SAME, &[role], &key),
         is_accepted(SAME, &[id[0], ("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "x")], &key),
         is_accepted(SAME, &ecs, &["OSS_ECS_ROLE = own"]),
+        // In a cluster, what links to services of these names.
+        is_accepted(NEW, &[("UPLOAD_SERVICE_HOST", "10.0.0.1")], &key),
+        is_accepted(NEW, &[("OSS_UPLOAD_PORT", "tcp://10.0.0.1:80")], &key),
+        is_accepted(NEW, &[("CALLBACK_PORT_80_TCP_ADDR", "10.0.0.1")], &key),
+        is_accepted(NEW, &[("OSS_SERVICE_PORT_HTTP", "80")], &key),
         is(SAME, "OSS_ACCESS_KEY", "OSS_ACCESS_KEY_ID"),
         is(SAME, "OSS_ACCESKEY_SECRET", "OSS_ACCESS_KEY_SECRET"),
         is_refused(NEW, &[("OSS_ENDPOINT", "x")], "OSS_ENDPOINT", "unknown variable"),
