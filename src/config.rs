@@ -37,7 +37,7 @@ pub const VARIABLES: [[&str; 4]; 34] = [
     ["OSS_HOST", "", HOST, "https://BUCKET.oss-REGION.aliyuncs.com, or your domain (required)"],
     ["OSS_BUCKET", "", BUCKET, "required if OSS_HOST does not name it"],
     ["OSS_REGION", "", REGION, "required if OSS_HOST does not name it"],
-    ["OSS_INTERNAL_HOST", "", HOST, "where CONFIRM_UPLOADS looks (OSS_HOST)"],
+    ["OSS_INTERNAL_HOST", "", INNER_HOST, "where CONFIRM_UPLOADS looks (OSS_HOST)"],
     ["CALLBACK_URL", "", URLS, "where OSS reports uploads: one URL, or up to five joined by ;"],
     ["CALLBACK_BODY", "", BODY, "what it reports (filename=${object}&size=${size}&…)"],
     ["CALLBACK_BODY_TYPE", FORM, FORM_OR_JSON, "or application/json"],
@@ -70,6 +70,7 @@ const QUOTED: &str = "begins or ends with a quote, which is no part of the value
 const SECRET: &str = "a secret";
 const LONG_SECRET: &str = "a secret of 32 characters or more";
 const HOST: &str = "https://BUCKET.ENDPOINT";
+const INNER_HOST: &str = "https://BUCKET.ENDPOINT (http:// at -internal.aliyuncs.com alone)";
 const BUCKET: &str = "a bucket's name (the same as in OSS_HOST, if it has one)";
 const REGION: &str = "a region like cn-hangzhou (the same as in OSS_HOST, if it has one)";
 const URLS: &str = "1 to 5 http(s)://HOST[:PORT][/PATH] joined by ; (percent-encoded, no IPv6)";

@@ -45,8 +45,7 @@ impl<'a> Upload<'a> {
                 None => constants.insert(name, value),
             };
         }
-        let request_id = variables.get("reqId").is_some_and(|id| !id.is_empty());
-        let id = verified.id(request_id);
+        let id = verified.id(variables.get("reqId").is_some_and(|id| !id.is_empty()));
         Upload { id, variables, constants, subject: String::new(), body }
     }
 

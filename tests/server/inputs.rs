@@ -171,6 +171,10 @@ fn the_inner_host_is_of_the_same_bucket() {
         }
         is_refused(before, &changes, name, says)
     }));
+    let changes =
+        [("OSS_HOST", "http://abc.oss-cn-hangzhou.aliyuncs.com"), ("CONFIRM_UPLOADS", "on")];
+    let says = "https://BUCKET.ENDPOINT (http:// at -internal.aliyuncs.com alone)";
+    is_refused(SAME, &changes, "OSS_INTERNAL_HOST", says).1.unwrap();
 }
 
 /// One change each, with what it comes to: refused with these words, or (empty) accepted.
