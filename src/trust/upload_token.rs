@@ -46,6 +46,7 @@ impl UploadToken {
         if !length_fits || subject.starts_with('.') || !subject.bytes().all(plain) {
             return Err(Reject::BAD_SUBJECT);
         }
+        let positive = |max: &Value| max.as_u64().filter(|max| *max > 0).ok_or(Reject::BAD_MAX);
         let max_bytes = claims.get("max").map(positive).transpose()?;
         let content_types = claims.get("types").map(types).transpose()?;
         Ok(UploadToken { subject, max_bytes, content_types, expire })
@@ -76,10 +77,6 @@ fn signed_claims(text: &str, secret: &Secret) -> Result<Value, Reject> {
 /// Since 1970, perhaps with a fraction (RFC 7519, 2).
 fn seconds(value: &Value) -> Option<u64> {
     Some(value.as_f64()? as u64)
-}
-
-fn positive(max: &Value) -> Result<u64, Reject> {
-    max.as_u64().filter(|max| *max > 0).ok_or(Reject::BAD_MAX)
 }
 
 fn types(list: &Value) -> Result<Vec<String>, Reject> {
