@@ -105,9 +105,6 @@ impl UploadLog {
     fn read_back(&mut self, path: &Path) -> io::Result<()> {
         let room = MIN_IDS.saturating_sub(self.older.len());
         let Ok(file) = File::open(path) else { return Ok(()) };
-        if self.older.is_empty() {
-            file.sync_all()?; // whoever wrote its last lines may have been killed before that
-        }
         let (mut lines, mut start, mut ids) = (BufReader::new(file), Vec::new(), VecDeque::new());
         while room > 0 && lines.by_ref().take(23).read_until(b'\n', &mut start)? > 0 {
             ids.extend(id_of(&start));
@@ -118,6 +115,9 @@ impl UploadLog {
                 lines.skip_until(b'\n')?; // of any length
             }
             start.clear();
+        }
+        if self.older.is_empty() && !ids.is_empty() {
+            lines.get_ref().sync_all()?; // who wrote the last ones may have been killed before that
         }
         self.older.extend(ids);
         Ok(())
