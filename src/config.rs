@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::oss::OTHER_NAMES;
 use crate::oss::address::{
-    are_callback_urls, are_origins, check_template, is_content_type, is_endpoint, is_name,
+    alike, are_callback_urls, are_origins, check_template, is_content_type, is_endpoint, is_name,
     is_origin, is_page_origin, is_path, is_prefix, is_private, is_token, is_word, named_by,
 };
 use crate::oss::callback::{JSON, PublicKey, template};
@@ -214,13 +214,6 @@ fn refuse_unknown(vars: &Vars) -> Read<()> {
     Ok(())
 }
 
-/// Length of what two words begin with in common, and of what they end with.
-fn alike(a: &str, b: &str) -> usize {
-    let before = a.bytes().zip(b.bytes()).take_while(|(x, y)| x == y).count();
-    let after = a.bytes().rev().zip(b.bytes().rev()).take_while(|(x, y)| x == y).count();
-    before + after.min(a.len().min(b.len()) - before)
-}
-
 fn row(name: &str) -> [&'static str; 4] {
     VARIABLES.into_iter().find(|[known, ..]| *known == name).unwrap_or_default()
 }
@@ -370,7 +363,6 @@ impl Reader<'_> {
         Ok((host.to_owned(), bucket, region))
     }
 
-    /// A line each, secrets masked.
     fn report(&self) -> String {
         let text = |name: &str| self.in_force.get(name).map_or("", String::as_str);
         VARIABLES.map(|[name, ..]| format!("{name} = {}\n", text(name))).concat()

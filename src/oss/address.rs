@@ -154,3 +154,10 @@ pub fn check_template(text: &str, is_json: bool) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// Length of what two words begin with in common, and of what they end with.
+pub fn alike(a: &str, b: &str) -> usize {
+    let before = a.bytes().zip(b.bytes()).take_while(|(x, y)| x == y).count();
+    let after = a.bytes().rev().zip(b.bytes().rev()).take_while(|(x, y)| x == y).count();
+    before + after.min(a.len().min(b.len()) - before)
+}
