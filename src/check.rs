@@ -70,10 +70,10 @@ pub fn contract(config: &Config) -> String {
 pub fn warnings(config: &Config, vars: &Vars, online: bool) -> Vec<String> {
     let mut warnings = Vec::from_iter(config::bare_secrets(vars));
     let prefix = &config.upload_dir;
-    let is_open = !prefix.is_empty() && !prefix.ends_with('/');
+    let has_folders = prefix.is_empty() || prefix.ends_with('/') || config.jwt_secret.is_some();
     let lacks_id = vars.contains_key("UPLOAD_LOG") && !config.callback.body.contains("${reqId}");
     for (is_so, text) in [
-        (is_open, format!("UPLOAD_DIR: without a slash at its end it covers {prefix}2/ too")),
+        (!has_folders, format!("UPLOAD_DIR: without a slash at its end it covers {prefix}2/ too")),
         (!is_private(&config.host), "OSS_HOST: http lets others read and change uploads".into()),
         (config.expire_seconds < 30, "EXPIRE_TIME: slow phones may begin uploads later".into()),
         (lacks_id, "CALLBACK_BODY: lacks ${reqId}, by which the record tells uploads apart".into()),
@@ -125,6 +125,8 @@ fn bucket(config: &Config, credentials: &Credentials, now: u64) -> Result<String
             Ok("knows our signature (and lets us read nothing, as should be)".to_owned())
         }
         "AccessDenied" => Err("AccessDenied (CONFIRM_UPLOADS needs oss:GetObject)".to_owned()),
+        "InvalidArgument" => Err("InvalidArgument (is OSS_REGION the bucket's?)".to_owned()),
+        "NoSuchBucket" => Err("NoSuchBucket (is it OSS_BUCKET, at OSS_HOST?)".to_owned()),
         code => Err(format!("{code:?} (README, Troubleshooting)")),
     }
 }

@@ -33,7 +33,12 @@ pub const VARIABLES: [[&str; 4]; 34] = [
     ["OSS_STS_ROLE_ARN", "", "acs:ram::ACCOUNT:role/NAME", "a role that the access key assumes"],
     ["OSS_STS_ENDPOINT", "", "https://HOST", "where it does (https://sts.REGION.aliyuncs.com)"],
     ["OSS_ECS_ROLE", "", "a role's name", "the role of this ECS instance, in place of a key"],
-    ["OSS_ECS_ENDPOINT", sts::METADATA, "https://HOST", "the instance's metadata service"],
+    [
+        "OSS_ECS_ENDPOINT",
+        sts::METADATA,
+        "http://100.100.100.200 or https://HOST",
+        "its metadata service",
+    ],
     ["OSS_HOST", "", HOST, "https://BUCKET.oss-REGION.aliyuncs.com, or your domain (required)"],
     ["OSS_BUCKET", "", BUCKET, "required if OSS_HOST does not name it"],
     ["OSS_REGION", "", REGION, "required if OSS_HOST does not name it"],

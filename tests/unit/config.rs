@@ -197,7 +197,7 @@ fn every_mistake_names_its_variable() {
         ("OSS_INTERNAL_HOST", "examplebucket", "is not https://BUCKET.ENDPOINT"),
         ("OSS_STS_ROLE_ARN", "acs:ram::1:user/x", "is not acs:ram::ACCOUNT:role/NAME"),
         ("OSS_STS_ENDPOINT", "http://100.100.100.200", "is not https://HOST"),
-        ("OSS_ECS_ENDPOINT", "http://10.0.0.1", "is not https://HOST"),
+        ("OSS_ECS_ENDPOINT", "http://10.0.0.1", "is not http://100.100.100.200 or https"),
         ("OSS_ECS_ROLE", "a-role", "set, and another key or role is too: which is it?"),
         ("UPLOAD_DIR", "\"user-uploads/\"", "begins or ends with a quote"),
         ("UPLOAD_CONTENT_TYPES", "'image/png'", "begins or ends with a quote"),
