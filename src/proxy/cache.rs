@@ -8,7 +8,7 @@ use super::connection::Response;
 use super::head::Head;
 
 /// Responses that are kept: two policies and the files of the page, from two origins.
-const MAX_RESPONSES: usize = 12;
+const MAX_RESPONSES: usize = 16;
 
 /// The responses that came in one second of Unix time, by canonical request.
 #[derive(Default)]
