@@ -22,10 +22,11 @@ export interface Options {
 	/** Called after each change of an upload. */
 	onchange?: (upload: Upload) => void;
 	/** Called when the server gave a policy, or did not: then `limits` is null. */
-	onlimits?: (limits: Limits | null, error: Trouble | null) => void;
+	onlimits?: (limits: Limits | null, error: Failure | null) => void;
 	/** Asked when an upload ends without a verified response though the object is, or may be, in
 	 * the bucket. What it gives becomes the `answer` of an upload that is done; `undefined`, `null`
-	 * or `false`: not known. */
+	 * or `false`: not known. A record of another file under the same key says nothing: compare
+	 * its size and time. Not asked when the name was taken before anything was stored. */
 	confirm?: (upload: Upload) => unknown;
 	/** Uploads at a time. */
 	parallel?: number;
@@ -65,7 +66,7 @@ export interface Uploader {
 	/** The files of a drop, those of folders with their paths, for `add`. Call it in the event's
 	 * handler: later the list is empty. */
 	filesOf(transfer: DataTransfer): Promise<FoundFile[]>;
-	/** Cancels all and lets go of the page; `add` throws from then on. */
+	/** Cancels all and removes its listeners; no callback comes later, and `add` throws. */
 	destroy(): void;
 }
 
@@ -115,12 +116,12 @@ export interface Upload {
 	/** What it waits for when it was interrupted. */
 	pause: '' | 'retry' | 'offline';
 	/** Why it failed or was interrupted. */
-	error: Trouble | null;
+	error: Failure | null;
 	/** The callback server's, undefined without callback. */
 	answer: any;
 }
 
-export interface Trouble {
+export interface Failure {
 	/** OSS's, or one of ours: NetworkError, NoAnswer, NotAllowed, PolicyExpired, PolicyMismatch,
 	 * ProbablyStored, ServerError, ServerGone, Stalled, TicketFailed, Unexpected, Unreadable,
 	 * WrongType. */

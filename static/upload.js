@@ -1,21 +1,16 @@
 // @ts-check
 /*
  * Uploads files from the browser to an OSS bucket, under policies that the server signs. Draws
- * nothing and needs nothing: put it under a page of your own, as page.js does.
- *
- *   const show = ({ name, state, loaded, error }) => console.log(name, state, loaded, error);
- *   const uploader = createUploader({ server: 'https://upload.example.com', onchange: show });
- *   input.onchange = () => uploader.add(input.files);
- *
- * Options, methods and types are described in upload.d.mts, and upload.mjs is the same as a module.
+ * nothing. Options, methods and types are described in upload.d.mts.
  * What the network says is data: never evaluated, never made HTML.
  */
 
 /**
- * @import { FoundFile, Limits, Options, State, Trouble, Upload, Uploader } from './upload.mjs'
+ * @import { FoundFile, Limits, Options, State, Failure, Upload, Uploader } from './upload.mjs'
  * @typedef {{url: string, fields: Record<string, string>, limits: Limits, until: number}} Policy
  * @typedef {{stop: AbortController, wake: () => void}} Job
- * @typedef {{folder: string, path: string, random: string, fields: Record<string, string>}} Wish
+ * @typedef {{folder: string, path: string, random: string, fields: Record<string, string>,
+ *   signal?: AbortSignal}} Placement
  */
 
 /** @param {Options} [given] @returns {Uploader} */
@@ -40,8 +35,8 @@ function createUploader(given) {
 	const WINDOW = 5000;
 	/** V4 dates may be 15 minutes off, so no policy is kept longer, whatever its expiry. */
 	const MAX_POLICY_SECONDS = 600;
-	/** A fresh policy cures these: tried once more at once. */
-	const CURABLE = ['PolicyExpired', 'RequestTimeTooSkewed', 'SecurityTokenExpired'];
+	/** Tried once more at once, with a fresh policy. */
+	const RENEWABLE = ['PolicyExpired', 'RequestTimeTooSkewed', 'SecurityTokenExpired'];
 	/** Which state may follow which. @type {Record<State, State[]>} */
 	const FOLLOWS = {
 		waiting: ['signing', 'failed', 'cancelled'],
@@ -55,10 +50,10 @@ function createUploader(given) {
 
 	/** @type {Upload[]} */
 	const uploads = [];
-	/** What is at work, through all its automatic tries. @type {Map<Upload, Job>} */
+	/** Those at work. @type {Map<Upload, Job>} */
 	const jobs = new Map();
-	/** What `add` was asked for. @type {WeakMap<Upload, Wish>} */
-	const wishes = new WeakMap();
+	/** What `add` was asked for. @type {WeakMap<Upload, Placement>} */
+	const placements = new WeakMap();
 	/** Targets in use, folded, and the uploads that hold theirs. @type {Set<string>} */
 	const taken = new Set();
 	/** @type {WeakSet<Upload>} */
@@ -71,12 +66,13 @@ function createUploader(given) {
 	let current = null;
 	/** @type {Promise<Policy>|null} */
 	let asking = null;
-	let destroyed = false;
+	/** Aborted by `destroy`: no listener outlives it. */
+	const lifetime = new AbortController();
 
-	const wakeAll = () => jobs.forEach((job) => job.wake());
-	addEventListener('online', wakeAll);
+	const listen = { signal: lifetime.signal };
+	addEventListener('online', () => jobs.forEach((job) => job.wake()), listen);
 
-	// Callbacks of the page's author: an exception is theirs, and stops nothing here.
+	// Callbacks: an exception of theirs is reported, and stops nothing here.
 
 	/** @param {() => void} callback */
 	function call(callback) {
@@ -93,7 +89,7 @@ function createUploader(given) {
 	/** Waits, but not for ever. @template T @param {(() => T|Promise<T>)|undefined} callback */
 	async function result(callback) {
 		const late = new Promise((_, reject) => setTimeout(reject, options.stall, Error('too late')));
-		return Promise.race([callback?.(), late]);
+		return Promise.race([(async () => callback?.())(), late]);
 	}
 
 	// States.
@@ -115,8 +111,8 @@ function createUploader(given) {
 		for (const resolve of waiters.splice(0)) resolve([...uploads]);
 	}
 
-	/** Starts what waits while there is a place. A paused upload keeps its own: when the bucket is
-	 * away, the rest of the queue need not find out one by one. */
+	/** Starts what waits, `parallel` at a time. A paused upload counts: while the bucket is away, the
+	 * rest of the queue does not try it. */
 	function fill() {
 		for (const upload of uploads) {
 			if (jobs.size >= options.parallel) return;
@@ -139,11 +135,11 @@ function createUploader(given) {
 			} catch (/** @type {any} */ thrown) {
 				if (job.stop.signal.aborted) return;
 				const ours = typeof thrown?.code === 'string';
-				/** @type {Trouble} */
+				/** @type {Failure} */
 				const error = ours ? thrown : { code: 'Unexpected', message: `${thrown}` };
-				current = null; // the next try begins with a fresh policy
+				if (!error.refused) current = null; // the next try begins with a fresh policy
 				noteStored(upload, error);
-				if (CURABLE.includes(error.code) && !renewed) {
+				if (RENEWABLE.includes(error.code) && !renewed) {
 					renewed = true;
 					enter(upload, 'waiting', { loaded: 0 });
 				} else if (error.again && upload.tries < options.retries) {
@@ -157,7 +153,7 @@ function createUploader(given) {
 	}
 
 	/** After the last byte was sent, only a refusal says that nothing was stored.
-	 * @param {Upload} upload @param {Trouble} error */
+	 * @param {Upload} upload @param {Failure} error */
 	function noteStored(upload, { stored, status = 0 }) {
 		const refused = status >= 400 && status < 500;
 		if (stored) upload.stored = 'yes';
@@ -171,18 +167,15 @@ function createUploader(given) {
 		enter(upload, 'done', { answer, error: null, stored: 'yes', loaded: upload.file.size });
 	}
 
-	/** @param {Upload} upload @param {Job} job @param {Trouble} error */
+	/** @param {Upload} upload @param {Job} job @param {Failure} error */
 	async function fail(upload, job, error) {
-		const exists = error.code === 'FileAlreadyExists';
-		if (exists || upload.stored !== 'no') {
+		// Else a record of this key is another file's.
+		if (upload.stored !== 'no') {
 			const answer = await result(() => options.confirm?.(upload)).catch(reportError);
 			if (job.stop.signal.aborted) return;
-			if (answer !== undefined && answer !== null && answer !== false) {
-				return succeed(upload, answer);
-			}
-			// The object that is in the way is that of an earlier try. (A browser may also have sent
-			// again by itself after a lost response, of which a page learns nothing.)
-			if (exists && upload.stored !== 'no') {
+			if ((answer ?? false) !== false) return succeed(upload, answer);
+			// The object that exists is that of an earlier try.
+			if (error.code === 'FileAlreadyExists') {
 				const code = upload.stored === 'yes' ? 'CallbackFailed' : 'ProbablyStored';
 				error = { ...error, code, stored: upload.stored === 'yes' };
 			}
@@ -190,16 +183,16 @@ function createUploader(given) {
 		enter(upload, 'failed', { error, loaded: 0 });
 	}
 
-	/** Gives the answer or throws a Trouble. @param {Upload} upload @param {Job} job */
+	/** Gives the answer or throws a Failure. @param {Upload} upload @param {Job} job */
 	async function attempt(upload, job) {
 		enter(upload, 'signing');
 		// A file that was moved or changed would look like a network error below.
 		await upload.file.slice(0, 1).arrayBuffer().catch(() => {
 			throw { code: 'Unreadable', refused: true };
 		});
-		const policy = await policyInHand();
+		const policy = await currentPolicy();
 		job.stop.signal.throwIfAborted();
-		// By a function: in a string `$&` and the like would mean something.
+		// By a function: `$&` in a string means something.
 		const key = policy.fields.key.replaceAll('${filename}', () => upload.target);
 		if (key !== upload.key) upload.stored = 'no'; // what an earlier try may have stored is another
 		upload.key = key;
@@ -213,7 +206,7 @@ function createUploader(given) {
 	}
 
 	/** Until the network is back if it is known to be away, else for a while.
-	 * @param {Upload} upload @param {Job} job @param {Trouble} error */
+	 * @param {Upload} upload @param {Job} job @param {Failure} error */
 	function pause(upload, job, error) {
 		const offline = navigator.onLine === false;
 		const longest = Math.min(options.backoff * 2 ** upload.tries, MAX_PAUSE);
@@ -230,7 +223,7 @@ function createUploader(given) {
 	// Policies.
 
 	/** One that lives through the start of an upload. */
-	async function policyInHand() {
+	async function currentPolicy() {
 		if (current && performance.now() < current.until) return current;
 		if (asking) return asking;
 		const mine = (asking = fetchPolicy());
@@ -274,7 +267,7 @@ function createUploader(given) {
 		try {
 			const { url, fields, expire, x_oss_date: date } = JSON.parse(message);
 			if (!/^https?:/.test(url) || typeof fields.key !== 'string') throw 0;
-			// How long it lives by the server's clock alone; not told (V1), it serves one upload.
+			// By the server's clock alone; 0 if it is not told (V1).
 			const iso = `${date}`.replace(/^(....)(..)(..T..)(..)/, '$1-$2-$3:$4:');
 			const life = Math.min(expire - Date.parse(iso) / 1000, MAX_POLICY_SECONDS) || 0;
 			const until = asked + (life - Math.min(10, life / 3)) * 1000;
@@ -300,12 +293,12 @@ function createUploader(given) {
 	}
 
 	/** Why the policy does not allow the file, if so.
-	 * @param {Upload} upload @param {Policy} policy @returns {Trouble|undefined} */
+	 * @param {Upload} upload @param {Policy} policy @returns {Failure|undefined} */
 	function refuse({ file }, { fields, limits: { min, max, types } }) {
 		const refused = true;
 		if (file.size > max) return { code: 'EntityTooLarge', refused, limit: max };
 		if (file.size < min) return { code: 'EntityTooSmall', refused, limit: min };
-		// Where the form carries the one type, it is that of a file whose own nobody knows.
+		// A file of unknown type gets that which the form carries.
 		const type = file.type || fields['Content-Type'] || '';
 		for (const [operator, operand] of types) {
 			const fits =
@@ -324,11 +317,10 @@ function createUploader(given) {
 		const { file, key } = upload;
 		const form = new FormData();
 		/** @type {Record<string, string>} */
-		const all = { ...wishes.get(upload)?.fields, ...fields, key };
+		const all = { ...placements.get(upload)?.fields, ...fields, key };
 		for (const name in all) form.append(name, all[name]);
 		if (limits.types.length && !('Content-Type' in fields)) form.append('Content-Type', file.type);
-		// OSS puts this name in the place of `${filename}` in the key. If that is still in it, it is
-		// a part of the file's name, and must be put in its own place.
+		// OSS puts this name in the place of a `${filename}` that is a part of the file's own name.
 		form.append('file', file, key.includes('${filename}') ? '${filename}' : file.name);
 		return form;
 	}
@@ -338,6 +330,7 @@ function createUploader(given) {
 	function send(upload, policy, { stop: { signal } }) {
 		return new Promise((resolve, reject) => {
 			const request = new XMLHttpRequest();
+			request.open('POST', policy.url);
 			const { size } = upload.file;
 			const samples = [{ time: performance.now(), loaded: 0 }];
 			let timer = 0;
@@ -368,14 +361,14 @@ function createUploader(given) {
 			}, 1000);
 
 			request.upload.onprogress = (event) => {
-				// The other fields count as well; they come first.
+				// The other fields come first and count as well.
 				const loaded = Math.min(size, event.loaded - (event.total - size));
 				if (loaded <= upload.loaded) return;
 				watch(options.stall);
 				measure(loaded);
 			};
 			request.upload.onload = () => {
-				// Sent as far as the browser knows, though some may be under way; and OSS calls back.
+				// Some may still be under way, and OSS calls back.
 				watch(2 * options.stall);
 				enter(upload, 'verifying', { loaded: size });
 			};
@@ -389,7 +382,6 @@ function createUploader(given) {
 			};
 			signal.addEventListener('abort', abort);
 			watch(options.stall);
-			request.open('POST', policy.url);
 			request.send(formOf(upload, policy));
 		});
 	}
@@ -420,21 +412,24 @@ function createUploader(given) {
 
 	// Names.
 
-	/** Without what a form would change (line breaks), OSS refuses (a backslash in front), and
-	 * others take for a way out of the folder. @param {string} path */
+	/** Without what a form would change (line breaks), OSS refuses (a backslash in front), and the
+	 * server refuses (a way out of the folder). @param {string} path */
 	function clean(path) {
-		const parts = path.replace(/^\\|[\p{Cc}\p{Cs}]/gu, '_').split('/');
-		return parts.filter((part) => !['', '.', '..'].includes(part)).join('/');
+		const parts = path.replace(/[\p{Cc}\p{Cs}]/gu, '_').split('/');
+		const names = parts.filter((part) => !/^\.{0,2}$/.test(part));
+		// To Windows a backslash is a slash as well.
+		const bad = /(^|\\)\.{0,2}(\\|$)/;
+		return names.map((name) => (bad.test(name) ? name.replaceAll('\\', '_') : name)).join('/');
 	}
 
-	/** Names that differ in case or Unicode form alone are one to many a disk and eye.
+	/** Case and Unicode form make no other name on many disks.
 	 * @param {string} name */
 	const fold = (name) => name.normalize('NFC').toLowerCase();
 
-	/** Gives an upload a target that no other has, by a number as downloads get it.
+	/** Gives an upload a target that no other has, by a number.
 	 * @param {Upload} upload */
 	function claim(upload) {
-		const { folder, path, random } = /** @type {Wish} */ (wishes.get(upload));
+		const { folder, path, random } = /** @type {Placement} */ (placements.get(upload));
 		const base = fold(folder + path);
 		let name = path;
 		while (!random && taken.has(fold(folder + name))) {
@@ -452,7 +447,7 @@ function createUploader(given) {
 		if (holders.delete(upload)) taken.delete(fold(upload.target));
 	}
 
-	/** 24 characters that are hard to mistake, and the suffix. @param {string} name */
+	/** 24 characters and the suffix. @param {string} name */
 	function randomName(name) {
 		const letters = 'abcdefghijkmnpqrstuvwxyz23456789';
 		const random = [...crypto.getRandomValues(new Uint8Array(24))];
@@ -490,30 +485,32 @@ function createUploader(given) {
 		uploads,
 
 		add(files, { random = false, folder = '', fields = {}, signal } = {}) {
-			if (destroyed) throw Error('add: this uploader was destroyed');
+			if (lifetime.signal.aborted) throw Error('add: this uploader was destroyed');
 			signal?.throwIfAborted();
 			const prefix = clean(`${folder}/`);
 			const added = listOf(files).map(({ file, path }) => {
 				/** @type {Upload} */
 				const upload = {
-					...{ file, name: '', target: '', key: '', url: '', state: 'waiting', stored: 'no' },
-					...{ loaded: 0, rate: 0, left: Infinity, tries: 0, pause: '' },
-					...{ error: null, answer: undefined },
+					file, name: '', target: '', key: '', url: '', state: 'waiting', stored: 'no',
+					loaded: 0, rate: 0, left: Infinity, tries: 0, pause: '', error: null, answer: undefined,
 				};
-				wishes.set(upload, {
+				placements.set(upload, {
 					folder: prefix && `${prefix}/`,
 					path: clean(path || file.webkitRelativePath || file.name) || '_',
 					random: random ? randomName(file.name) : '',
 					fields,
+					signal,
 				});
 				claim(upload);
 				return upload;
 			});
 			uploads.push(...added);
-			signal?.addEventListener('abort', () => {
-				added.forEach(stop);
+			// It holds no upload, so that removed ones are freed.
+			const cancel = () => {
+				uploads.filter((upload) => placements.get(upload)?.signal === signal).forEach(stop);
 				fill();
-			});
+			};
+			signal?.addEventListener('abort', cancel, listen);
 			for (const upload of added) {
 				const error = current && refuse(upload, current);
 				if (error) enter(upload, 'failed', { error });
@@ -529,8 +526,8 @@ function createUploader(given) {
 		},
 
 		retry(upload) {
-			if (destroyed) return;
-			for (const one of upload ? [upload] : [...uploads]) {
+			if (lifetime.signal.aborted) return;
+			for (const one of uploads.filter((one) => !upload || one === upload)) {
 				const refused = !upload && one.error?.refused;
 				if (one.pause) jobs.get(one)?.wake();
 				else if (one.state === 'cancelled' || (one.state === 'failed' && !refused)) {
@@ -548,7 +545,7 @@ function createUploader(given) {
 			fill();
 		},
 
-		limits: async () => (await policyInHand()).limits,
+		limits: async () => (await currentPolicy()).limits,
 
 		refresh() {
 			current = asking = null;
@@ -601,12 +598,12 @@ function createUploader(given) {
 		},
 
 		destroy() {
-			destroyed = true;
-			removeEventListener('online', wakeAll);
+			lifetime.abort();
+			current = asking = null; // `onlimits` is not called later
 			uploader.cancel();
 		},
 	};
-	options.signal?.addEventListener('abort', uploader.destroy);
+	options.signal?.addEventListener('abort', uploader.destroy, listen);
 	if (options.signal?.aborted) uploader.destroy();
 	return uploader;
 }

@@ -1,3 +1,3 @@
-// upload.js as an ES module; its types and documentation are in upload.d.mts.
+// upload.js as an ES module.
 import './upload.js';
 export const { createUploader } = globalThis;

@@ -447,3 +447,96 @@ fn the_uppy_snippet_works() {
         assert_eq!(browser.get("upload('c.txt')"), json!([1, 0]));
     }
 }
+
+/// A policy says what it allows once, however many files it refuses.
+#[test]
+fn refused_files_ask_for_one_policy() {
+    let world = world(&[("MAX_UPLOAD_BYTES", "3")]);
+    let browser = &world.browser;
+    browser.wait("document.querySelector('#limits').textContent");
+    let before = world.policies();
+    open_bare(&world);
+    browser.run(
+        "window.uploader = createUploader({ server });
+         uploader.add(Array.from({ length: 12 }, (_, number) => new File(['text'], `${number}`)));",
+        json!([]),
+    );
+    browser.get("uploader.settled().then(() => true)");
+    assert_eq!(browser.get("uploader.total().failed"), 12);
+    assert_eq!(world.policies() - before, 1);
+}
+
+#[test]
+fn a_removed_upload_is_not_tried_again() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    open_bare(&world);
+    browser.run(
+        "window.uploader = createUploader({ server, parallel: 0 });
+         const file = () => new File(['text'], 'a.txt');
+         const [first] = uploader.add(file());
+         uploader.remove(first);
+         uploader.retry(first);
+         window.first = first;
+         window.second = uploader.add(file())[0];",
+        json!([]),
+    );
+    assert_eq!(browser.get("first.state"), "cancelled");
+    assert_eq!(browser.get("second.name"), "a.txt");
+    assert_eq!(browser.get("uploader.total().files"), 1);
+}
+
+/// In the page itself: browsers do not tell of errors in scripts of another origin.
+#[test]
+fn nothing_is_called_after_the_end() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    browser.run(
+        "window.problems = [];
+         addEventListener('unhandledrejection', (event) => problems.push(`${event.reason}`));
+         // A function that throws at once leaves no promise of its time-out behind.
+         window.one = createUploader({ retries: 0, stall: 50, ticket: () => { throw Error('no') } });
+         one.add(new File(['text'], 'a.txt'));
+         // A policy that comes after the end.
+         window.calls = 0;
+         performance.clearResourceTimings();
+         window.two = createUploader({
+             ticket: () => new Promise((give) => { window.give = give; }),
+             onlimits: () => { calls += 1; },
+         });
+         two.add(new File(['text'], 'b.txt'));",
+        json!([]),
+    );
+    browser.wait("window.give && one.uploads[0].state === 'failed'");
+    browser.run("two.destroy(); performance.clearResourceTimings(); give('')", json!([]));
+    browser.wait(&format!(
+        "performance.getEntriesByType('resource').some(({{ name }}) => name.endsWith('{POLICY_PATH}'))"
+    ));
+    browser.get("new Promise((done) => setTimeout(done, 100))"); // twice the time-out
+    assert_eq!(browser.get("[problems.join(), calls]"), json!(["", 0]));
+    assert_eq!(world.bucket.keys(), Vec::<String>::new());
+}
+
+/// A signal that lives as long as the application holds no uploader that was destroyed, and no
+/// upload that was removed.
+#[test]
+fn signals_hold_nothing_that_is_gone() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    browser.run(
+        "const { signal } = (window.controller = new AbortController());
+         const first = createUploader({ signal });
+         window.destroyed = new WeakRef(first);
+         first.destroy();
+         window.second = createUploader({ parallel: 0 });
+         const [upload] = second.add(new File(['text'], 'a.txt'), { signal });
+         window.removed = new WeakRef(upload);
+         second.remove(upload);
+         second.add(new File(['text'], 'b.txt'), { signal });",
+        json!([]),
+    );
+    browser.devtools("HeapProfiler.collectGarbage", json!({}));
+    assert_eq!(browser.get("[!destroyed.deref(), !removed.deref()]"), json!([true, true]));
+    browser.run("controller.abort()", json!([]));
+    assert_eq!(browser.get("second.uploads[0].state"), "cancelled");
+}
