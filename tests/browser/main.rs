@@ -561,8 +561,11 @@ fn errors_of_oss_become_sentences() {
         (409, "FileAlreadyExists", 1, IS_THERE),
         (404, "NoSuchBucket", 1, "The bucket does not exist."),
         (403, "QuotaExceeded", 1, "The bucket is full."),
-        (400, "InvalidArgument", 1, "OSS refused the upload."),
+        (400, "InvalidArgument", 1, "The server’s region or callback address is wrong."),
         (400, "NeverHeardOf", 1, "OSS refused the upload."),
+        // What tables of words have beside errors.
+        (400, "constructor", 1, "OSS refused the upload."),
+        (400, "title", 1, "OSS refused the upload."),
         (500, "InternalError", 3, "OSS has a problem. Try again later."),
         (503, "ServiceUnavailable", 3, "OSS has a problem. Try again later."),
     ];

@@ -49,6 +49,7 @@ fn the_language_is_the_first_that_the_page_knows() {
         ("zh-SG", "zh-Hans"),
         ("de-DE", "en"),
         ("zh-Hant-CN", "zh-Hant"),
+        ("zh-Hans-HK", "zh-Hans"),
     ] {
         let world = world_in(language.split(',').next_back().unwrap(), &[]);
         let script = format!(
@@ -133,7 +134,41 @@ fn details_have_labels_and_can_be_copied() {
             }
         }
     }
+    // A browser that copies nothing is not said to have copied.
+    browser.run(
+        "Object.defineProperty(navigator, 'clipboard', { value: undefined });
+         document.execCommand = () => false;
+         getSelection().empty();
+         document.querySelector('#news').textContent = '';",
+        json!([]),
+    );
+    browser.click("dd button");
+    browser.wait("`${getSelection()}` === 'user/a.txt'");
+    assert_ne!(browser.text("#news"), "Copied");
     world.assert_clean(false);
+}
+
+/// Details can be closed as long as they are open, and are offered where there are some.
+#[test]
+fn details_keep_their_button() {
+    let world = world(&[]);
+    let browser = &world.browser;
+    world.bucket.faults().fail_posts(1, 403, "AccessDenied");
+    world.choose(&[("a.txt", "text", "text/plain")]);
+    world.wait_all(1, &["failed"]);
+    browser.click(".more");
+    browser.run("uploader.options.parallel = 0", json!([]));
+    browser.click(".again");
+    world.wait_all(1, &["waiting"]);
+    browser.click(".more");
+    assert!(browser.truth("document.querySelector('.facts').hidden"));
+    browser.run("uploader.cancel()", json!([]));
+    world.choose(&[("b.txt", "text", "text/plain")]);
+    browser.wait("document.querySelectorAll('li').length === 2");
+    browser.run("uploader.cancel()", json!([]));
+    world.wait_all(2, &["cancelled"]);
+    let hidden = "[...document.querySelectorAll('.more')].map((more) => more.hidden)";
+    assert_eq!(browser.get(hidden), json!([false, true]));
 }
 
 /// A photograph of 12 million pixels each: the tab keeps pictures of the size that they are shown.
