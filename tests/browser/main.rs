@@ -41,7 +41,10 @@ fn world(changes: &[(&str, &str)]) -> World {
 }
 
 fn world_in(language: &str, changes: &[(&str, &str)]) -> World {
-    let browser = Browser::start(language);
+    world_with(Browser::start(language), changes)
+}
+
+fn world_with(browser: Browser, changes: &[(&str, &str)]) -> World {
     let options = Options::default();
     let bucket = Standin::start(options.clone()).unwrap();
     let key_file = browser.folder.join("key.pem");
@@ -461,7 +464,7 @@ fn names_arrive_exactly() {
 #[test]
 fn a_file_of_200_mb_moves_and_the_tab_stays_small() {
     const SIZE: usize = 200 << 20;
-    let world = world(&[]);
+    let world = world_with(Browser::start_alone("en-US"), &[]);
     let path = world.write("large.bin", b"begin");
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(SIZE as u64).unwrap();
     let before = world.browser.tab_memory();
@@ -820,6 +823,8 @@ const EVERY_STATE: &str = r#"
             sized(2 * MB, 'contract.pdf'),
             sized(3 * MB, 'plan.dwg'),
             sized(1 * MB, 'letter.txt'),
+            sized(2 * MB, 'voice memo.m4a'),
+            sized(2 * MB, 'scan.tiff'),
         ]);
         const states = [
             { state: 'done', answer: { Status: 'OK' } },
@@ -835,6 +840,8 @@ const EVERY_STATE: &str = r#"
             { state: 'failed', loaded: 0, stored: 'maybe', error: trouble('ProbablyStored', { status: 409 }) },
             { state: 'failed', loaded: 0, error: trouble('AccessDenied') },
             { loaded: 0 },
+            { state: 'cancelled', stored: 'maybe' },
+            { state: 'cancelled', stored: 'yes', loaded: 0, error: trouble('CallbackFailed', { status: 203 }) },
         ];
         states.forEach((state, i) => {
             const upload = uploader.uploads[i];
@@ -894,6 +901,16 @@ fn everybody_can_use_it() {
         browser.resize(1280, 800, false);
         assert_accessible(browser, "nothing chosen yet");
         screenshot(browser, &format!("{language}-empty"));
+        let file = world.write("over.txt", b"over the page");
+        for scheme in ["dark", "light"] {
+            browser.media(&[("prefers-color-scheme", scheme)]);
+            browser.drag(&[&file], false);
+            browser.wait("document.body.classList.contains('dragging')");
+            assert_accessible(browser, "files over the page");
+        }
+        screenshot(browser, &format!("{language}-dragging"));
+        browser.run("dispatchEvent(new DragEvent('dragleave'))", json!([]));
+        assert!(!browser.truth("document.body.classList.contains('dragging')"));
         browser.run(EVERY_STATE, json!([]));
         assert_accessible(browser, "every state");
         screenshot(browser, &format!("{language}-states"));

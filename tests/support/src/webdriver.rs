@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,8 +19,17 @@ const CHROMIUM: &str = "/usr/bin/chromium";
 const CHROMEDRIVER: &str = "/usr/bin/chromedriver";
 /// Far longer than anything waited for takes, so that a loaded machine fails no test.
 const PATIENCE: Duration = Duration::from_secs(60);
-const ARGUMENTS: [&str; 10] = [
+/// Chromedriver ends when this program does, however that ends, and so does Chromium, by its pipe;
+/// which still writes into its profile for a while.
+const DRIVER: &str = r#"
+    "$1" --port=0 &
+    read -r _
+    kill $!
+    wait $!
+    for pause in 0.1 1 4; do sleep $pause; rm -rf "$HOME"; done"#;
+const ARGUMENTS: [&str; 11] = [
     "--headless=new",
+    "--remote-debugging-pipe",
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -31,18 +41,77 @@ const ARGUMENTS: [&str; 10] = [
     "--disable-dev-shm-usage",
 ];
 
-/// A browser of its own, with an empty profile and one tab; ended when dropped.
-pub struct Browser {
+/// Browsers that a test has ended with, by language, to be taken over by the next.
+static IDLE: Mutex<Vec<(String, Process)>> = Mutex::new(Vec::new());
+
+/// Chromium with its driver; ended when dropped.
+struct Process {
     driver: Child,
     address: SocketAddr,
     session: String,
-    /// Its profile; files that a test needs may be put beside it.
+    profile: PathBuf,
+}
+
+/// A browser with one new tab, which has all that a test changes: emulation, scripts, network
+/// conditions. Its process may have run other tests before.
+pub struct Browser {
+    process: Option<Process>,
+    language: String,
+    is_alone: bool,
+    /// Empty; for files that a test needs.
     pub folder: PathBuf,
+}
+
+/// A new folder in the temporary one.
+fn folder(name: &str) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("appserver-{name}-{}-{number}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    folder
 }
 
 impl Browser {
     /// `language` is what its user prefers, as in `zh-CN`.
     pub fn start(language: &str) -> Browser {
+        let mut idle = IDLE.lock().expect("no test panics with it");
+        let found = idle.iter().position(|(other, _)| other == language);
+        let process = found.map(|index| idle.swap_remove(index).1);
+        drop(idle);
+        let process = process.unwrap_or_else(|| Process::start(language));
+        Browser::of(process, language, false)
+    }
+
+    /// A process that no other test had or gets, whose memory can be measured.
+    pub fn start_alone(language: &str) -> Browser {
+        Browser::of(Process::start(language), language, true)
+    }
+
+    fn of(process: Process, language: &str, is_alone: bool) -> Browser {
+        let language = language.to_owned();
+        let browser =
+            Browser { process: Some(process), language, is_alone, folder: folder("files") };
+        let handle = browser.command("/window/new", &json!({ "type": "tab" }))["handle"].clone();
+        browser.process().call(
+            "DELETE",
+            &format!("{}/window", browser.process().session),
+            &json!({}),
+        );
+        browser.command("/window", &json!({ "handle": handle }));
+        for kind in ["browser", "performance"] {
+            browser.log(kind);
+        }
+        browser
+    }
+
+    fn process(&self) -> &Process {
+        self.process.as_ref().expect("taken when it is dropped alone")
+    }
+}
+
+impl Process {
+    fn start(language: &str) -> Process {
         for program in [CHROMIUM, CHROMEDRIVER] {
             assert!(
                 Path::new(program).exists(),
@@ -50,15 +119,11 @@ impl Browser {
                  tests/browser/install as root, or: apt-get install chromium chromium-driver"
             );
         }
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("appserver-browser-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&folder).expect("a folder for the profile");
-
-        let mut command = Command::new(CHROMEDRIVER);
-        command.arg("--port=0").env("HOME", &folder).env("LANGUAGE", language);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let profile = folder("browser");
+        let mut command = Command::new("sh");
+        command.args(["-c", DRIVER, "sh", CHROMEDRIVER]);
+        command.env("HOME", &profile).env("LANGUAGE", language);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut driver = command.spawn().expect("chromedriver starts");
         let stdout = driver.stdout.take().expect("piped");
         let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
@@ -70,9 +135,9 @@ impl Browser {
         std::thread::spawn(move || lines.for_each(drop)); // a full pipe would stop it
 
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let mut browser = Browser { driver, address, session: String::new(), folder };
+        let mut process = Process { driver, address, session: String::new(), profile };
         let mut arguments: Vec<String> = ARGUMENTS.map(str::to_owned).into();
-        arguments.push(format!("--user-data-dir={}", browser.folder.join("profile").display()));
+        arguments.push(format!("--user-data-dir={}", process.profile.join("profile").display()));
         arguments.push(format!("--lang={language}"));
         arguments.push(format!("--accept-lang={language}"));
         let capabilities = json!({ "capabilities": { "alwaysMatch": {
@@ -80,12 +145,14 @@ impl Browser {
             "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
             "timeouts": { "script": 120_000 },
         } } });
-        let answer = browser.call("POST", "/session", &capabilities);
+        let answer = process.call("POST", "/session", &capabilities);
         let id = answer["sessionId"].as_str().expect("a session").to_owned();
-        browser.session = format!("/session/{id}");
-        browser
+        process.session = format!("/session/{id}");
+        process
     }
+}
 
+impl Browser {
     /// Opens a page and waits until it is loaded.
     pub fn open(&self, url: &str) {
         self.command("/url", &json!({ "url": url }));
@@ -224,13 +291,16 @@ impl Browser {
         BASE64.decode(shot["data"].as_str().expect("a picture")).expect("base64")
     }
 
-    /// The largest resident memory of the browser's tabs, in bytes.
+    /// The largest resident memory of the browser's tabs, in bytes; Chromium's own pages are none.
     pub fn tab_memory(&self) -> u64 {
         let mut largest = 0;
-        let mut family = vec![self.driver.id()];
+        let mut family = vec![self.process().driver.id()];
         while let Some(pid) = family.pop() {
             let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
-            if read("cmdline").is_ok_and(|line| line.contains("--type=renderer")) {
+            let is_tab = |line: &String| {
+                line.contains("--type=renderer") && !line.contains("--top-chrome-webui")
+            };
+            if read("cmdline").is_ok_and(|line| is_tab(&line)) {
                 let status = read("status").unwrap_or_default();
                 let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
                 let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
@@ -248,9 +318,11 @@ impl Browser {
     }
 
     fn command(&self, path: &str, body: &Value) -> Value {
-        self.call("POST", &format!("{}{path}", self.session), body)
+        self.process().call("POST", &format!("{}{path}", self.process().session), body)
     }
+}
 
+impl Process {
     fn call(&self, method: &str, path: &str, body: &Value) -> Value {
         match self.try_call(method, path, body) {
             Some(answer) if answer["value"]["error"].is_string() => {
@@ -280,12 +352,26 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
+        let process = self.process.take();
+        let _ = std::fs::remove_dir_all(&self.folder);
+        if self.is_alone || std::thread::panicking() {
+            return;
+        }
+        if let (Some(process), Ok(mut idle)) = (process, IDLE.lock()) {
+            // A page that still uploads would ask whether it may be closed.
+            let script = json!({ "script": "window.onbeforeunload = null", "args": [] });
+            process.try_call("POST", &format!("{}/execute/sync", process.session), &script);
+            idle.push((std::mem::take(&mut self.language), process));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
         if !self.session.is_empty() {
             // Ends Chromium, which would outlive its driver.
             self.try_call("DELETE", &self.session, &json!({}));
         }
-        let _ = self.driver.kill();
-        let _ = self.driver.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
+        drop(self.driver.stdin.take()); // ends it
     }
 }
