@@ -273,7 +273,8 @@ fn rows<'a>(servers: &'a Servers, bucket: &Standin) -> Vec<Row<'a>> {
         ("`GET` V4", policy_v4, plain, &None),
         ("`GET /` with a ticket", requests::policy_with_ticket(), tickets, &None),
         ("callback", callback.clone(), plain, bare),
-        ("callback, `UPLOAD_LOG`", callback, recording, &None),
+        // One and the same, so that it is known: `--bench record` has new lines.
+        ("replayed callback, `UPLOAD_LOG`", callback, recording, &None),
     ];
     let mut rows = Vec::new();
     for load in LOADS {
