@@ -890,6 +890,7 @@ fn assert_accessible(browser: &Browser, what: &str) {
     assert_eq!(violations, json!([]), "{what}");
 }
 
+/// Accessibility: axe finds nothing, in any state, language, size and colour scheme.
 #[test]
 fn everybody_can_use_it() {
     let axe = axe();

@@ -617,6 +617,7 @@ fn slow_readers_of(target: impl Fn(usize, usize) -> String + Sync) {
 
 // Floods.
 
+/// Connections that send nothing (slowloris, idle timeout) keep nobody from being served.
 #[test]
 fn a_thousand_silent_connections() {
     let world = world(&[]);

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What every deployment runs, and all of src/ with the parts that wait for their variable.
-const MAX_CORE_LINES: usize = 3300;
+const MAX_CORE_LINES: usize = 3280;
 const MAX_LINES: usize = 4660;
 const MAX_FILE_LINES: usize = 400;
 const MAX_FUNCTION_LINES: usize = 60;
