@@ -64,7 +64,7 @@ fn signed_claims(text: &str, secret: &Secret) -> Result<Value, Reject> {
     }
     let header = decode(header)?;
     let expected = keyed::<Hmac<Sha256>>(secret.expose().as_bytes()).chain_update(signed);
-    // For who has it minted with another algorithm.
+    // The header may say why the MAC differs: another algorithm. It decides nothing else here.
     let is_hs256 = header.windows(5).any(|word| word == b"HS256");
     let reject = if is_hs256 { Reject::BAD_MAC } else { Reject::BAD_ALGORITHM };
     expected.verify_slice(&decode(mac)?).map_err(|_| reject)?;
