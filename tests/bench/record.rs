@@ -10,7 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use oss_standin::{Options, Standin};
-use support::trust::{Connection, callback, callback_token, now};
+use support::Connection;
+use support::trust::{callback, callback_token, now};
 use support::{Server, binary};
 
 const TOKEN_KEY: &str = "tokenKeyOfMoreThanThirtyTwoCharacters";

@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 
 use oss_standin::{Options, Standin};
 use serde_json::{Value, json};
+use support::Connection;
 use support::documents;
 use support::proxy::{self, Proxy};
-use support::trust::{Connection, callback, callback_token, now, ticket};
+use support::trust::{callback, callback_token, now, ticket};
 use support::{Folder, Reply, Server, binary, read_reply, send, upload};
 
 const TOKEN_KEY: &str = "tokenKeyOfMoreThanThirtyTwoCharacters";

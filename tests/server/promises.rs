@@ -12,7 +12,8 @@ use std::time::Duration;
 use appserver::oss::credentials::{Credentials, Secret, Source};
 use appserver::oss::sts;
 use oss_standin::{CredentialFault, Options, Standin};
-use support::trust::{Connection, callback_token};
+use support::Connection;
+use support::trust::callback_token;
 use support::{Event, Folder, Order, Reply, Server, request, run, send, trust};
 
 const PATIENCE: Duration = Duration::from_secs(30);

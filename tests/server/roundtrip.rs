@@ -3,49 +3,14 @@
 
 use std::process::Command;
 
-use oss_standin::{Options, Standin};
-use serde_json::{Value, json};
-use support::documents;
-use support::{Folder, Reply, Server, post_form, request, upload};
-
-const V1: &str = "/";
-const V4: &str = "/get_post_signature_for_oss_upload";
-
-/// A bucket and the server that signs for it. The server pins the bucket's public key.
-struct World {
-    bucket: Standin,
-    server: Server,
-    /// Of the key file.
-    _folder: Folder,
-}
+use oss_standin::Options;
+use serde_json::json;
+use support::world::{V1, V4, World};
+use support::{Folder, Reply, documents, post_form, upload};
 
 fn world(token: Option<&str>, changes: &[(&str, &str)]) -> World {
     let options = Options { security_token: token.map(str::to_owned), ..Options::default() };
-    let bucket = Standin::start(options.clone()).unwrap();
-    let folder = Folder::new();
-    let key_file = folder.path("key.pem");
-    std::fs::write(&key_file, bucket.public_key_pem()).unwrap();
-    let url = bucket.url();
-    let mut vars = vec![
-        ("OSS_ACCESS_KEY_ID", options.access_key_id.as_str()),
-        ("OSS_ACCESS_KEY_SECRET", &options.access_key_secret),
-        ("OSS_SESSION_TOKEN", token.unwrap_or_default()),
-        ("OSS_HOST", &url),
-        ("OSS_BUCKET", &options.bucket),
-        ("OSS_REGION", &options.region),
-        ("CALLBACK_PUBLIC_KEY_FILE", &key_file),
-        ("UPLOAD_DIR", "user/"),
-    ];
-    vars.extend(changes);
-    let server = Server::start_called_back(&vars);
-    World { bucket, server, _folder: folder }
-}
-
-impl World {
-    fn policy(&self, contract: &str) -> Value {
-        let reply = request(self.server.address, "GET", contract, &[], b"");
-        serde_json::from_slice(&reply.body).unwrap()
-    }
+    World::of(options, changes)
 }
 
 fn code(reply: &Reply) -> String {

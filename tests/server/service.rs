@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 
 use oss_standin::{CredentialFault, KeyFault, Options, Standin};
 use serde_json::{Value, json};
+use support::Connection;
 use support::hostile::{Random, connect_narrow, is_closed, read_to_close};
 use support::systemd::{Manager, PATIENCE, Service, Signal, inode};
-use support::trust::{Connection, callback_token, now, ticket};
+use support::trust::{callback_token, now, ticket};
 use support::{Disk, Folder, Reply, Server, binary, read_reply, request, run, upload};
 
 const FORM: &str = "application/x-www-form-urlencoded";

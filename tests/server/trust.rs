@@ -10,7 +10,8 @@ use std::time::Duration;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use oss_standin::{CallbackRecord, Options, STRANGER_KEY_PEM, Standin};
 use serde_json::{Value, json};
-use support::trust::{self, Connection, callback_token, now, ticket, ticket_of};
+use support::Connection;
+use support::trust::{self, callback_token, now, ticket, ticket_of};
 use support::{Folder, Reply, Server, request, run, upload};
 
 const V1: &str = "/";

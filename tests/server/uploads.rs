@@ -16,8 +16,9 @@ use appserver::http::MAX_BODY_BYTES;
 use appserver::trust::upload_log::UploadLog;
 use oss_standin::{Options, Standin};
 use serde_json::Value;
+use support::Connection;
 use support::documents;
-use support::trust::{Connection, callback, callback_token, now};
+use support::trust::{callback, callback_token, now};
 use support::{Disk, Event, Folder, Order, Reply, Server, binary, request, run};
 
 const DAY: u64 = 86_400;

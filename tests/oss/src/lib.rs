@@ -379,6 +379,36 @@ impl Standin {
         format!("http://{}", self.0.metadata.address)
     }
 
+    /// The environment of an appserver for this bucket.
+    pub fn vars(&self) -> Vec<(&'static str, String)> {
+        let options = self.0.shared.options.clone();
+        vec![
+            ("OSS_ACCESS_KEY_ID", options.access_key_id),
+            ("OSS_ACCESS_KEY_SECRET", options.access_key_secret),
+            ("OSS_SESSION_TOKEN", options.security_token.unwrap_or_default()),
+            ("OSS_HOST", self.url()),
+            ("OSS_BUCKET", options.bucket),
+            ("OSS_REGION", options.region),
+            ("CALLBACK_KEY_ORIGIN", self.key_origin()),
+        ]
+    }
+
+    /// What changes in it for the credentials of a role, from STS or the metadata service.
+    pub fn role_vars(&self, source: Source) -> Vec<(&'static str, String)> {
+        let options = self.0.shared.options.clone();
+        match source {
+            Source::Sts => {
+                vec![("OSS_STS_ROLE_ARN", options.role_arn), ("OSS_STS_ENDPOINT", self.sts_url())]
+            }
+            Source::Ecs => vec![
+                ("OSS_ACCESS_KEY_ID", String::new()),
+                ("OSS_ACCESS_KEY_SECRET", String::new()),
+                ("OSS_ECS_ROLE", options.ecs_role),
+                ("OSS_ECS_ENDPOINT", self.metadata_url()),
+            ],
+        }
+    }
+
     pub fn public_key_pem(&self) -> &str {
         &self.0.shared.public_pem
     }

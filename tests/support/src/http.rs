@@ -1,10 +1,17 @@
 //! Just enough of an HTTP client to send what no library would.
 
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
+
+/// Far longer than any answer takes.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An answer, header names in lower case.
 #[derive(Debug, Clone)]
@@ -45,11 +52,35 @@ pub fn request(
 
 /// Sends bytes as they are and reads one answer; none if the connection ends without one.
 pub fn send(address: SocketAddr, message: &[u8], head_only: bool) -> Option<Reply> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
+    let mut connection = Connection::open(address)?;
     // The server may answer and close before it has read all.
-    let _ = stream.write_all(message);
-    read_reply(&mut stream, head_only)
+    let _ = connection.0.get_mut().write_all(message);
+    read_reply(&mut connection.0, head_only)
+}
+
+/// A connection for one request after the other. Both kinds of socket are read as files.
+pub struct Connection(BufReader<File>);
+
+impl Connection {
+    pub fn open(address: SocketAddr) -> Option<Connection> {
+        let stream = TcpStream::connect(address).ok()?;
+        stream.set_nodelay(true).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        Some(Connection(BufReader::new(OwnedFd::from(stream).into())))
+    }
+
+    /// To the Unix socket with this path.
+    pub fn unix(path: &Path) -> Option<Connection> {
+        let stream = UnixStream::connect(path).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        Some(Connection(BufReader::new(OwnedFd::from(stream).into())))
+    }
+
+    /// None if the connection ends before the answer is whole.
+    pub fn ask(&mut self, message: &[u8]) -> Option<Reply> {
+        self.0.get_mut().write_all(message).ok()?;
+        read_reply(&mut self.0, false)
+    }
 }
 
 /// Reads one answer (never chunked: this server always says its length).

@@ -14,10 +14,11 @@ pub mod siege;
 pub mod systemd;
 pub mod trust;
 pub mod webdriver;
+pub mod world;
 
 pub use disk::Disk;
 pub use folder::Folder;
-pub use http::{Reply, post_form, read_reply, request, send, upload};
+pub use http::{Connection, Reply, post_form, read_reply, request, send, upload};
 pub use order::{Event, Order};
 pub use server::{Run, Server, binary, run};
 

@@ -1,17 +1,12 @@
 //! What a program that mints tickets does, and the callback token by its description in
-//! `src/README.md`: computed with `ring`, so that no mistake can hide on both sides. And callbacks
-//! over a connection that stays open.
+//! `src/README.md`: computed with `ring`, so that no mistake can hide on both sides.
 
-use std::io::{BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::hmac;
 use serde_json::Value;
-
-use crate::{Reply, read_reply};
 
 /// Unix seconds.
 pub fn now() -> u64 {
@@ -60,22 +55,4 @@ pub fn callback(target: &str, authorization: &str, content_type: &str, body: &[u
         body.len()
     );
     [head.as_bytes(), body].concat()
-}
-
-/// A connection for one request after the other.
-pub struct Connection(BufReader<TcpStream>);
-
-impl Connection {
-    pub fn open(address: SocketAddr) -> Option<Connection> {
-        let stream = TcpStream::connect(address).ok()?;
-        stream.set_nodelay(true).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
-        Some(Connection(BufReader::new(stream)))
-    }
-
-    /// None if the connection ends before the answer is whole.
-    pub fn ask(&mut self, message: &[u8]) -> Option<Reply> {
-        self.0.get_mut().write_all(message).ok()?;
-        read_reply(&mut self.0, false)
-    }
 }

@@ -1,0 +1,150 @@
+//! The fixture of most tests: the stand-in's bucket, a folder, and a server that signs for the
+//! bucket and keeps its record in the folder.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::path::Path;
+
+use oss_standin::{Options, Standin};
+use serde_json::Value;
+
+use crate::{Folder, Reply, Run, Server, request, run};
+
+/// The path of the original contract, and of the one with V4 signatures.
+pub const V1: &str = "/";
+pub const V4: &str = "/get_post_signature_for_oss_upload";
+pub const FORM: &str = "application/x-www-form-urlencoded";
+
+/// A bucket, and the environment of servers for it. They verify callbacks with the bucket's own key
+/// (`key.pem` in the folder), record under `record`, and sign for `user/`. Tokens are off, as in
+/// [`Server::start`].
+pub struct Site {
+    pub bucket: Standin,
+    pub folder: Folder,
+    vars: BTreeMap<String, String>,
+}
+
+impl Site {
+    /// With these variables added or put in the place of its own; an empty value removes.
+    pub fn new(changes: &[(&str, &str)]) -> Site {
+        Site::of(Options::default(), changes)
+    }
+
+    /// The same for a bucket that is like this.
+    pub fn of(options: Options, changes: &[(&str, &str)]) -> Site {
+        let (bucket, folder) = (Standin::start(options).expect("a bucket"), Folder::new());
+        std::fs::write(folder.0.join("key.pem"), bucket.public_key_pem()).expect("a key file");
+        std::fs::create_dir(folder.0.join("record")).expect("a folder");
+        let (key, record) = (folder.path("key.pem"), folder.path("record"));
+        let own = [
+            ("CALLBACK_PUBLIC_KEY_FILE", key),
+            ("UPLOAD_LOG", record),
+            ("UPLOAD_DIR", "user/".to_owned()),
+        ];
+        let mut vars: BTreeMap<String, String> = BTreeMap::new();
+        for (name, value) in bucket.vars().into_iter().chain(own) {
+            vars.insert(name.to_owned(), value);
+        }
+        for (name, value) in changes {
+            vars.insert((*name).to_owned(), (*value).to_owned());
+        }
+        Site { bucket, folder, vars }
+    }
+
+    /// The environment after `changes`.
+    pub fn vars<'a>(&'a self, changes: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+        let own = self.vars.iter().map(|(name, value)| (&**name, &**value));
+        own.chain(changes.iter().copied()).collect()
+    }
+
+    /// A server that the bucket calls back at `/callback`.
+    pub fn start(&self, changes: &[(&str, &str)]) -> Server {
+        Server::start_called_back(&self.vars(changes))
+    }
+
+    /// Runs the binary to its end.
+    pub fn run(&self, arguments: &[&str], changes: &[(&str, &str)]) -> Run {
+        let mut vars: BTreeMap<&str, &str> = self.vars(changes).into_iter().collect();
+        vars.retain(|_, value| !value.is_empty());
+        run(arguments, &vars.into_iter().collect::<Vec<_>>())
+    }
+
+    /// The lines of the record.
+    pub fn record(&self) -> Vec<Value> {
+        record(&self.folder.0.join("record"))
+    }
+
+    /// The objects in the record.
+    pub fn objects(&self) -> Vec<String> {
+        objects(&self.folder.0.join("record"))
+    }
+
+    /// A good callback about an object of five bytes, as the bucket sends it.
+    pub fn callback(&self, target: &str, object: &str) -> Vec<u8> {
+        let name = object.replace('/', "%2F");
+        let body = format!("filename={name}&size=5&bucket=examplebucket&etag=E");
+        self.bucket.callback_request(target, "example.com", body.as_bytes(), FORM)
+    }
+}
+
+/// The lines in all files of a record, the oldest first. Each is whole.
+pub fn record(folder: &Path) -> Vec<Value> {
+    let files = std::fs::read_dir(folder).expect("a folder");
+    let mut paths: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+    paths.sort();
+    let mut lines = Vec::new();
+    for path in paths {
+        let text = std::fs::read_to_string(&path).expect("text");
+        assert!(text.is_empty() || text.ends_with('\n'), "{}: torn", path.display());
+        for line in text.lines() {
+            let value = serde_json::from_str(line);
+            lines.push(value.unwrap_or_else(|error| panic!("{error}: {line:?}")));
+        }
+    }
+    lines
+}
+
+/// The objects in all files of a record.
+pub fn objects(folder: &Path) -> Vec<String> {
+    let name = |line: &Value| line["object"].as_str().expect("an object").to_owned();
+    record(folder).iter().map(name).collect()
+}
+
+/// A site, and one server that runs.
+pub struct World {
+    pub site: Site,
+    pub server: Server,
+}
+
+impl World {
+    /// Starts a server with these variables added or put in the place of its own.
+    pub fn new(changes: &[(&str, &str)]) -> World {
+        World::of(Options::default(), changes)
+    }
+
+    /// The same for a bucket that is like this.
+    pub fn of(options: Options, changes: &[(&str, &str)]) -> World {
+        let site = Site::of(options, changes);
+        let server = site.start(&[]);
+        World { site, server }
+    }
+
+    pub fn get(&self, target: &str, headers: &[(&str, &str)]) -> Reply {
+        request(self.server.address, "GET", target, headers, b"")
+    }
+
+    /// The policy that is served at this path.
+    pub fn policy(&self, target: &str) -> Value {
+        let reply = self.get(target, &[]);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        serde_json::from_slice(&reply.body).expect("JSON")
+    }
+}
+
+impl Deref for World {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.site
+    }
+}
