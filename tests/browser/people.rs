@@ -2,11 +2,23 @@
 
 use super::*;
 
+/// The first of the reader's languages that the page knows, else English.
 #[test]
 fn every_language_says_everything() {
-    let world = world_in("zh-TW", &[]);
+    let world = world(&[]);
     let browser = &world.browser;
-    assert_eq!(browser.get("document.documentElement.lang + document.title"), "zh-Hant上傳檔案");
+    for (languages, expected) in [
+        ("fr-FR,zh-HK", "zh-Hant上傳檔案"),
+        ("zh-TW", "zh-Hant上傳檔案"),
+        ("zh-Hant-CN", "zh-Hant上傳檔案"),
+        ("zh-SG", "zh-Hans上传文件"),
+        ("zh-Hans-HK", "zh-Hans上传文件"),
+        ("de-DE", "enUpload files"),
+    ] {
+        world.open_in(languages);
+        let said = browser.get("document.documentElement.lang + document.title");
+        assert_eq!(said, expected, "{languages}");
+    }
     let languages = browser.get("Object.keys(WORDS)");
     assert_eq!(languages, json!(["en", "zh-Hans", "zh-Hant"]));
     // The same keys with as many values to fill in, and nothing left in English.
@@ -43,27 +55,6 @@ fn every_language_says_everything() {
 }
 
 #[test]
-fn the_language_is_the_first_that_the_page_knows() {
-    let world = world(&[]);
-    for (language, expected) in [
-        ("fr-FR,zh-HK", "zh-Hant"),
-        ("zh-SG", "zh-Hans"),
-        ("de-DE", "en"),
-        ("zh-Hant-CN", "zh-Hant"),
-        ("zh-Hans-HK", "zh-Hans"),
-    ] {
-        let script = format!(
-            "Object.defineProperty(navigator, 'languages', {{ get: () => {language:?}.split(',') }})"
-        );
-        let command = "Page.addScriptToEvaluateOnNewDocument";
-        let added = world.browser.devtools(command, json!({ "source": script }));
-        world.open();
-        assert_eq!(world.browser.get("document.documentElement.lang"), expected, "{language}");
-        world.browser.devtools("Page.removeScriptToEvaluateOnNewDocument", added);
-    }
-}
-
-#[test]
 fn types_are_called_what_people_call_them() {
     let types = "application/pdf,application/vnd.openxmlformats-officedocument.spreadsheetml.sheet,\
                  image/jpeg";
@@ -72,13 +63,19 @@ fn types_are_called_what_people_call_them() {
     browser.wait("document.querySelector('#limits').textContent");
     let line = "Up to 1000 MB a file · PDF, Excel (.xlsx), JPEG only";
     assert_eq!(browser.text("#limits"), line);
-    world.choose(&[
-        ("a.docx", "x", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
-        ("b.heic", "x", ""),
-        ("c", "x", ""),
-        ("d.mov", "x", "video/quicktime"),
-    ]);
-    world.wait_all(4, &["failed"]);
+    world.upload(
+        &[
+            (
+                "a.docx",
+                "x",
+                "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+            ),
+            ("b.heic", "x", ""),
+            ("c", "x", ""),
+            ("d.mov", "x", "video/quicktime"),
+        ],
+        &["failed"],
+    );
     let said = |seen: &str| format!("Failed · Not allowed: {seen}. PDF, Excel (.xlsx), JPEG only");
     assert_eq!(world.statuses(), ["Word (.docx)", "HEIC", "Unknown type", "MOV"].map(said));
     for (media, name) in [
@@ -94,43 +91,36 @@ fn types_are_called_what_people_call_them() {
     world.assert_clean(false);
 }
 
+/// Key and link to the clipboard; and details can be closed as long as they are open, and are
+/// offered where there are some.
 #[test]
-fn details_have_labels_and_can_be_copied() {
+fn details_have_labels_and_can_be_copied_and_closed() {
     let world = world(&[]);
     let browser = &world.browser;
-    world.choose(&[("a.txt", "text", "text/plain")]);
-    world.wait_all(1, &["done"]);
+    world.upload(&[("a.txt", "text", "text/plain")], &["done"]);
+    browser.wait_text("#news", "a.txt · Done"); // nothing comes over "Copied" below
     // No code and no JSON before they are opened.
     let row = browser.get("document.querySelector('li').innerText");
     assert!(!row.as_str().unwrap().contains(['{', '}']), "{row}");
     browser.click(".more");
-    let labels = "[...document.querySelectorAll('dt')].map((label) => label.textContent).join()";
-    assert_eq!(browser.get(labels), "Name in the bucket,Link,Response of the server");
+    assert_eq!(world.texts("dt"), ["Name in the bucket", "Link", "Response of the server"]);
     let url = format!("{}/user/a.txt", world.bucket.url());
     for (number, copied) in [(0, "user/a.txt"), (1, &url)] {
         // With a clipboard, and without one, as on a page without TLS.
-        for api in ["navigator.clipboard", "undefined"] {
-            browser.run(
-                &format!(
-                    "window.copied = '';
-                     const api = {api};
-                     if (api) api.writeText = async (text) => {{ window.copied = text; }};
-                     else Object.defineProperty(navigator, 'clipboard', {{ value: undefined }});
-                     document.oncopy = () => {{ window.copied = `${{getSelection()}}`; }};
-                     document.querySelector('#news').textContent = '';"
-                ),
-                json!([]),
-            );
-            browser.run(
-                &format!("document.querySelectorAll('dd button')[{number}].focus()"),
-                json!([]),
-            );
-            browser.press_with_text("Enter", 13, "\r");
-            browser.wait("document.querySelector('#news').textContent === 'Copied'");
+        let without = "Object.defineProperty(navigator, 'clipboard', { value: undefined, configurable: true })";
+        let with = "navigator.clipboard.writeText = async (text) => { window.copied = text; }";
+        for (api, after) in [(with, ""), (without, "delete navigator.clipboard")] {
+            browser.run(&format!(
+                "window.copied = '';
+                 {api};
+                 document.oncopy = () => {{ window.copied = `${{getSelection()}}`; }};
+                 document.querySelector('#news').textContent = '';
+                 document.querySelectorAll('dd button')[{number}].focus();"
+            ));
+            browser.press("Enter");
+            browser.wait_text("#news", "Copied");
             assert_eq!(browser.get("window.copied"), copied, "{api}");
-            if api == "undefined" {
-                world.browser.run("delete navigator.clipboard", json!([]));
-            }
+            browser.run(after);
         }
     }
     // A browser that copies nothing is not said to have copied.
@@ -139,32 +129,25 @@ fn details_have_labels_and_can_be_copied() {
          document.execCommand = () => false;
          getSelection().empty();
          document.querySelector('#news').textContent = '';",
-        json!([]),
     );
     browser.click("dd button");
     browser.wait("`${getSelection()}` === 'user/a.txt'");
     assert_ne!(browser.text("#news"), "Copied");
     world.assert_clean(false);
-}
 
-/// Details can be closed as long as they are open, and are offered where there are some.
-#[test]
-fn details_keep_their_button() {
-    let world = world(&[]);
-    let browser = &world.browser;
+    world.open();
     world.bucket.faults().fail_posts(1, 403, "AccessDenied");
-    world.choose(&[("a.txt", "text", "text/plain")]);
-    world.wait_all(1, &["failed"]);
+    world.upload(&[("a.txt", "text", "text/plain")], &["failed"]);
     browser.click(".more");
-    browser.run("uploader.options.parallel = 0", json!([]));
+    browser.run("uploader.options.parallel = 0");
     browser.click(".again");
     world.wait_all(1, &["waiting"]);
     browser.click(".more");
     assert!(browser.truth("document.querySelector('.facts').hidden"));
-    browser.run("uploader.cancel()", json!([]));
+    browser.run("uploader.cancel()");
     world.choose(&[("b.txt", "text", "text/plain")]);
     browser.wait("document.querySelectorAll('li').length === 2");
-    browser.run("uploader.cancel()", json!([]));
+    browser.run("uploader.cancel()");
     world.wait_all(2, &["cancelled"]);
     let hidden = "[...document.querySelectorAll('.more')].map((more) => more.hidden)";
     assert_eq!(browser.get(hidden), json!([false, true]));
@@ -172,8 +155,9 @@ fn details_keep_their_button() {
 
 /// A photograph of 12 million pixels each: the tab keeps pictures of the size that they are shown.
 #[test]
-fn forty_photographs_take_little_memory() {
-    let world = world_with(Browser::start_alone("en-US"), &[]);
+fn photographs_take_little_memory() {
+    let count = support::rounds(40, 12);
+    let world = world_with(Browser::start_alone(), &[]);
     let browser = &world.browser;
     let make = "(async () => {
         const canvas = new OffscreenCanvas(4000, 3000);
@@ -191,34 +175,30 @@ fn forty_photographs_take_little_memory() {
         return btoa(text);
     })()";
     // In another tab's process, or what it leaves there would be counted below.
-    let maker = Browser::start("en-US");
+    let maker = Browser::start();
     let photograph = BASE64.decode(maker.get(make).as_str().unwrap()).unwrap();
     drop(maker);
     println!("a photograph has {} bytes", photograph.len());
     let paths: Vec<PathBuf> =
-        (0..40).map(|i| world.write(&format!("photo {i}.jpg"), &photograph)).collect();
-    let paths: Vec<&str> = paths.iter().map(|path| path.to_str().unwrap()).collect();
+        (0..count).map(|i| world.write(&format!("photo {i}.jpg"), &photograph)).collect();
     // The most that the tab takes while it shows them, and what it takes then; a fresh page each
     // time, without transfers.
     let most = |type_is_known: bool| {
         let hide = "Object.defineProperty(File.prototype, 'type', { get: () => '' });";
         world.open();
         if !type_is_known {
-            browser.run(hide, json!([]));
+            browser.run(hide);
         }
-        browser.run("uploader.options.parallel = 0", json!([]));
+        browser.run("uploader.options.parallel = 0");
         browser.devtools("HeapProfiler.collectGarbage", json!({}));
-        browser.send("#files", &paths.join("\n"));
+        browser.send_files("#files", &paths);
         let mut most = 0;
-        for row in 0..40 {
-            browser.run(
-                "document.querySelectorAll('li')[arguments[0]]?.scrollIntoView()",
-                json!([row]),
-            );
+        for row in 0..count {
+            let li = format!("document.querySelectorAll('li')[{row}]");
+            browser.run(&format!("{li}?.scrollIntoView()"));
             most = most.max(browser.tab_memory());
-            let shown = format!("document.querySelectorAll('li')[{row}]?.querySelector('canvas')");
             if type_is_known {
-                browser.wait(&shown);
+                browser.wait(&format!("{li}?.querySelector('canvas')"));
             } else {
                 browser.get("new Promise((done) => setTimeout(done, 50))");
             }
@@ -241,16 +221,6 @@ fn forty_photographs_take_little_memory() {
 }
 
 #[test]
-fn rows_are_in_natural_order() {
-    let world = world(&[]);
-    let names = ["img10.txt", "img2.txt", "b.txt", "img1.txt", "A.txt"];
-    let files = names.map(|name| (name, name, ""));
-    world.choose(&files);
-    world.wait_all(5, &["done"]);
-    assert_eq!(world.names(), ["A.txt", "b.txt", "img1.txt", "img2.txt", "img10.txt"]);
-}
-
-#[test]
 fn on_a_phone_everything_is_large_enough_and_the_queue_is_in_sight() {
     let world = world(&[]);
     let browser = &world.browser;
@@ -262,14 +232,13 @@ fn on_a_phone_everything_is_large_enough_and_the_queue_is_in_sight() {
     for word in ["Drop", "paste", "Names in the bucket"] {
         assert!(!browser.get(visible).as_str().unwrap().contains(word), "{word}");
     }
-    browser.run(EVERY_STATE, json!([]));
+    browser.run(EVERY_STATE);
     let place = "document.querySelector('#rows').getBoundingClientRect().top";
     let top = browser.get(place).as_f64().unwrap();
     println!("the first row begins at {top}");
     assert!(top < 844.0 * 0.6, "the first row begins at {top}");
     browser.run(
         "document.querySelectorAll('.more:not([hidden]), summary').forEach((one) => one.click())",
-        json!([]),
     );
     let small = browser.get(
         "[...document.querySelectorAll('button, summary, input:not([hidden]), label')]
@@ -290,8 +259,8 @@ fn progress_shows_in_forced_colours() {
     let browser = &world.browser;
     browser.resize(800, 1200, false);
     browser.media(&[("forced-colors", "active")]);
-    browser.run(EVERY_STATE, json!([]));
-    browser.run("document.documentElement.style.scrollbarGutter = 'auto'", json!([]));
+    browser.run(EVERY_STATE);
+    browser.run("document.documentElement.style.scrollbarGutter = 'auto'");
     let shot = browser.screenshot();
     // The picture as the browser reads it: how many colours a bar that is half full has in its
     // middle line, and how far the first goes.
@@ -310,7 +279,7 @@ fn progress_shows_in_forced_colours() {
             return [new Set(pixels).size, first / pixels.length];
         })();";
     let png = BASE64.encode(&shot);
-    let seen = browser.run(script, json!([png, 3])); // 361 of 812 MB
+    let seen = browser.run_with(script, json!([png, 3])); // 361 of 812 MB
     let share = seen[1].as_f64().unwrap();
     assert!(seen[0].as_u64().unwrap() >= 2 && (0.40..0.49).contains(&share), "{seen}");
     // Icons are drawn in the colour of text, and every button has a border.
@@ -326,7 +295,7 @@ fn photographs_stand_upright() {
     let world = world(&[]);
     let browser = &world.browser;
     browser.resize(800, 1000, false);
-    browser.run("uploader.options.parallel = 0", json!([]));
+    browser.run("uploader.options.parallel = 0");
     let add = "return (async () => {
         const canvas = new OffscreenCanvas(400, 200);
         const context = canvas.getContext('2d');
@@ -342,7 +311,7 @@ fn photographs_stand_upright() {
         const parts = [bytes.slice(0, 2), new Uint8Array(exif), bytes.slice(2)];
         uploader.add(new File(parts, 'turned.jpg', { type: 'image/jpeg' }));
     })();";
-    browser.run(add, json!([]));
+    browser.run(add);
     browser.wait("document.querySelector('li canvas')");
     // Red was left, and is on top now.
     let pixels = "(() => {
@@ -359,13 +328,13 @@ fn photographs_stand_upright() {
 /// Everything that a mouse does, with keys alone, in a language that the page speaks.
 #[test]
 fn the_keyboard_does_everything() {
-    let world = world_in("zh-TW", &[]);
+    let world = world(&[]);
+    world.open_in("zh-TW");
     let browser = &world.browser;
-    let enter = || browser.press_with_text("Enter", 13, "\r");
-    let space = || browser.press_with_text(" ", 32, " ");
+    let enter = || browser.press("Enter");
     let focus = |selector: &str| {
         for _ in 0..60 {
-            browser.press("Tab", 9);
+            browser.press("Tab");
             if browser.truth(&format!("document.activeElement.matches('{selector}')")) {
                 return;
             }
@@ -376,39 +345,33 @@ fn the_keyboard_does_everything() {
         focus("#choose");
         enter();
         let deadline = Instant::now() + Duration::from_secs(60);
-        let node = loop {
-            let log = browser.log("performance");
-            let events = log.iter().map(|entry| entry["message"].as_str().unwrap());
-            let events = events.map(|text| serde_json::from_str::<Value>(text).unwrap());
-            let opened =
-                events.into_iter().find(|one| one["message"]["method"] == "Page.fileChooserOpened");
-            if let Some(opened) = opened {
-                break opened["message"]["params"]["backendNodeId"].clone();
+        let opened = loop {
+            if let Some(opened) = browser.events("Page.fileChooserOpened").pop() {
+                break opened;
             }
             assert!(Instant::now() < deadline, "no file chooser opens");
         };
-        browser
-            .devtools("DOM.setFileInputFiles", json!({ "files": [path], "backendNodeId": node }));
+        let files = json!({ "files": [path], "backendNodeId": opened["backendNodeId"] });
+        browser.devtools("DOM.setFileInputFiles", files);
     };
     browser.devtools("Page.setInterceptFileChooserDialog", json!({ "enabled": true }));
     browser.run(
         "window.copied = [];
          navigator.clipboard.writeText = async (text) => { copied.push(text); };",
-        json!([]),
     );
 
     // Choose, cancel, retry.
     let a = world.write("a.txt", b"text");
-    world.bucket.faults().posts.push_back(PostFault::Stall(0, None));
+    world.stall(1);
     choose(&a);
-    assert!(world.bucket.wait_for_stalls(1, Duration::from_secs(60)));
+    world.wait_stalls(1);
     focus("li .stop");
     assert_eq!(browser.get("document.activeElement.ariaLabel"), "取消 a.txt");
     enter();
     world.wait_all(1, &["cancelled"]);
     world.bucket.release();
     focus("li .again");
-    space();
+    browser.press(" ");
     world.wait_all(1, &["done"]);
     world.assert_stored("user/a.txt", b"text");
 
@@ -422,19 +385,19 @@ fn the_keyboard_does_everything() {
     let url = format!("{}/user/a.txt", world.bucket.url());
     browser.wait("copied.length === 2");
     assert_eq!(browser.get("copied"), json!(["user/a.txt", url]));
-    browser.wait("document.querySelector('#news').textContent === '已複製'");
+    browser.wait_text("#news", "已複製");
     focus("li .stop");
     enter();
     browser.wait("!uploader.uploads.length && document.activeElement.id === 'choose'");
 
     // Names and folder, then all at once.
     focus("[value=local]");
-    browser.press("ArrowDown", 40);
+    browser.press("ArrowDown");
     focus("#folder");
-    browser.press_with_text("k", 75, "k");
-    world.bucket.faults().posts.push_back(PostFault::Stall(0, None));
+    browser.press("k");
+    world.stall(1);
     choose(&a);
-    assert!(world.bucket.wait_for_stalls(1, Duration::from_secs(60)));
+    world.wait_stalls(1);
     focus("#cancel-all");
     enter();
     world.wait_all(1, &["cancelled"]);

@@ -27,7 +27,7 @@ const DRIVER: &str = r#"
     kill $!
     wait $!
     for pause in 0.1 1 4; do sleep $pause; rm -rf "$HOME"; done"#;
-const ARGUMENTS: [&str; 11] = [
+const ARGUMENTS: [&str; 16] = [
     "--headless=new",
     "--remote-debugging-pipe",
     "--no-sandbox",
@@ -39,10 +39,16 @@ const ARGUMENTS: [&str; 11] = [
     "--disable-sync",
     "--disable-default-apps",
     "--disable-dev-shm-usage",
+    "--lang=en-US",
+    "--accept-lang=en-US",
+    // The next test's tab goes on in the process of the last.
+    "--renderer-process-limit=1",
+    "--process-per-site",
+    "--disable-site-isolation-trials",
 ];
 
-/// Browsers that a test has ended with, by language, to be taken over by the next.
-static IDLE: Mutex<Vec<(String, Process)>> = Mutex::new(Vec::new());
+/// Browsers that a test has ended with, to be taken over by the next.
+static IDLE: Mutex<Vec<Process>> = Mutex::new(Vec::new());
 
 /// Chromium with its driver; ended when dropped.
 struct Process {
@@ -56,7 +62,6 @@ struct Process {
 /// conditions. Its process may have run other tests before.
 pub struct Browser {
     process: Option<Process>,
-    language: String,
     is_alone: bool,
     /// Empty; for files that a test needs.
     pub folder: PathBuf,
@@ -73,31 +78,21 @@ fn folder(name: &str) -> PathBuf {
 }
 
 impl Browser {
-    /// `language` is what its user prefers, as in `zh-CN`.
-    pub fn start(language: &str) -> Browser {
-        let mut idle = IDLE.lock().expect("no test panics with it");
-        let found = idle.iter().position(|(other, _)| other == language);
-        let process = found.map(|index| idle.swap_remove(index).1);
-        drop(idle);
-        let process = process.unwrap_or_else(|| Process::start(language));
-        Browser::of(process, language, false)
+    pub fn start() -> Browser {
+        let idle = IDLE.lock().expect("no test panics with it").pop();
+        Browser::of(idle.unwrap_or_else(Process::start), false)
     }
 
     /// A process that no other test had or gets, whose memory can be measured.
-    pub fn start_alone(language: &str) -> Browser {
-        Browser::of(Process::start(language), language, true)
+    pub fn start_alone() -> Browser {
+        Browser::of(Process::start(), true)
     }
 
-    fn of(process: Process, language: &str, is_alone: bool) -> Browser {
-        let language = language.to_owned();
-        let browser =
-            Browser { process: Some(process), language, is_alone, folder: folder("files") };
+    fn of(process: Process, is_alone: bool) -> Browser {
+        let browser = Browser { process: Some(process), is_alone, folder: folder("files") };
         let handle = browser.command("/window/new", &json!({ "type": "tab" }))["handle"].clone();
-        browser.process().call(
-            "DELETE",
-            &format!("{}/window", browser.process().session),
-            &json!({}),
-        );
+        let window = format!("{}/window", browser.process().session);
+        browser.process().call("DELETE", &window, &json!({}));
         browser.command("/window", &json!({ "handle": handle }));
         for kind in ["browser", "performance"] {
             browser.log(kind);
@@ -111,7 +106,7 @@ impl Browser {
 }
 
 impl Process {
-    fn start(language: &str) -> Process {
+    fn start() -> Process {
         for program in [CHROMIUM, CHROMEDRIVER] {
             assert!(
                 Path::new(program).exists(),
@@ -122,7 +117,7 @@ impl Process {
         let profile = folder("browser");
         let mut command = Command::new("sh");
         command.args(["-c", DRIVER, "sh", CHROMEDRIVER]);
-        command.env("HOME", &profile).env("LANGUAGE", language);
+        command.env("HOME", &profile).env("LANGUAGE", "en-US");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut driver = command.spawn().expect("chromedriver starts");
         let stdout = driver.stdout.take().expect("piped");
@@ -138,8 +133,6 @@ impl Process {
         let mut process = Process { driver, address, session: String::new(), profile };
         let mut arguments: Vec<String> = ARGUMENTS.map(str::to_owned).into();
         arguments.push(format!("--user-data-dir={}", process.profile.join("profile").display()));
-        arguments.push(format!("--lang={language}"));
-        arguments.push(format!("--accept-lang={language}"));
         let capabilities = json!({ "capabilities": { "alwaysMatch": {
             "goog:chromeOptions": { "binary": CHROMIUM, "args": arguments },
             "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
@@ -158,34 +151,57 @@ impl Browser {
         self.command("/url", &json!({ "url": url }));
     }
 
-    /// Runs the body of a function in the page; `arguments` holds what is given.
-    pub fn run(&self, script: &str, arguments: Value) -> Value {
-        let arguments = if arguments.is_array() { arguments } else { json!([arguments]) };
+    /// Runs the body of a function in the page.
+    pub fn run(&self, script: &str) -> Value {
+        self.run_with(script, json!([]))
+    }
+
+    /// The same with what `arguments` holds then.
+    pub fn run_with(&self, script: &str, arguments: Value) -> Value {
         self.command("/execute/sync", &json!({ "script": script, "args": arguments }))
     }
 
     /// The value of an expression in the page; a promise is waited for.
     pub fn get(&self, expression: &str) -> Value {
-        self.run(&format!("return ({expression})"), json!([]))
+        self.run(&format!("return ({expression})"))
     }
 
     pub fn text(&self, selector: &str) -> String {
-        let script = "return document.querySelector(arguments[0])?.textContent ?? '(none)'";
-        self.run(script, json!([selector])).as_str().unwrap_or_default().to_owned()
+        let text = format!("document.querySelector({selector:?})?.textContent ?? '(none)'");
+        self.get(&text).as_str().unwrap_or_default().to_owned()
     }
 
-    /// Asks until the expression is true, or fails with what `document.body` shows then.
+    /// Waits until the expression is true, or fails with what `document.body` shows then. It is the
+    /// page that looks again and again: a command takes more than a hundred looks.
     pub fn wait(&self, expression: &str) {
+        let script = format!(
+            "return new Promise((done, failed) => {{
+                 let looks = 0;
+                 const look = () => {{
+                     try {{
+                         const is_true = Boolean({expression});
+                         looks += 1;
+                         if (is_true || looks === 50) done(is_true);
+                         else setTimeout(look, 10);
+                     }} catch (error) {{
+                         failed(error);
+                     }}
+                 }};
+                 look();
+             }})"
+        );
         let deadline = Instant::now() + PATIENCE;
-        while !self.truth(expression) {
+        while self.run(&script) != true {
             if Instant::now() > deadline {
-                panic!(
-                    "never true: {expression}; the page: {}",
-                    self.get("document.body.innerText")
-                );
+                let page = self.get("document.body.innerText");
+                panic!("never true: {expression}; the page: {page}");
             }
-            std::thread::sleep(Duration::from_millis(15));
         }
+    }
+
+    /// Waits until an element has exactly this text.
+    pub fn wait_text(&self, selector: &str, text: &str) {
+        self.wait(&format!("document.querySelector({selector:?})?.textContent === {text:?}"));
     }
 
     pub fn truth(&self, expression: &str) -> bool {
@@ -198,7 +214,13 @@ impl Browser {
         self.command(&format!("/element/{element}/click"), &json!({}));
     }
 
-    /// Types into an element, or chooses files (paths, one a line) in a file input.
+    /// Chooses files in a file input.
+    pub fn send_files(&self, selector: &str, paths: &[PathBuf]) {
+        let paths: Vec<&str> = paths.iter().map(|path| path.to_str().expect("UTF-8")).collect();
+        self.send(selector, &paths.join("\n"));
+    }
+
+    /// Types into an element.
     pub fn send(&self, selector: &str, text: &str) {
         let element = self.element(selector);
         self.command(&format!("/element/{element}/value"), &json!({ "text": text }));
@@ -222,6 +244,26 @@ impl Browser {
         entries.as_array().cloned().unwrap_or_default()
     }
 
+    /// What DevTools told of since the last call: the parameters of all events of this name.
+    pub fn events(&self, method: &str) -> Vec<Value> {
+        let mut found = Vec::new();
+        for entry in self.log("performance") {
+            let text = entry["message"].as_str().expect("JSON");
+            let mut event: Value = serde_json::from_str(text).expect("JSON");
+            if event["message"]["method"] == method {
+                found.push(event["message"]["params"].take());
+            }
+        }
+        found
+    }
+
+    /// What its user prefers to read, as in `fr-FR,zh-HK`; for pages that are opened then.
+    pub fn language(&self, languages: &str) {
+        let agent = self.get("navigator.userAgent");
+        let change = json!({ "userAgent": agent, "acceptLanguage": languages });
+        self.devtools("Emulation.setUserAgentOverride", change);
+    }
+
     pub fn resize(&self, width: u32, height: u32, phone: bool) {
         let metrics = json!({
             "width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone,
@@ -236,31 +278,28 @@ impl Browser {
         self.devtools("Emulation.setEmulatedMedia", json!({ "features": features }));
     }
 
-    /// Presses and releases a key, as in `("Tab", 9)`.
-    pub fn press(&self, key: &str, code: u32) {
-        for kind in ["rawKeyDown", "keyUp"] {
-            let event = json!({ "type": kind, "key": key, "windowsVirtualKeyCode": code });
+    /// Presses and releases a key: `Tab`, `Enter`, `ArrowDown`, or what types itself.
+    pub fn press(&self, key: &str) {
+        let (code, text) = match key {
+            "Tab" => (9, ""),
+            "Enter" => (13, "\r"),
+            "ArrowDown" => (40, ""),
+            letter => (letter.to_ascii_uppercase().as_bytes()[0], letter),
+        };
+        for kind in ["keyDown", "keyUp"] {
+            let text = if kind == "keyDown" { text } else { "" };
+            let event =
+                json!({ "type": kind, "key": key, "text": text, "windowsVirtualKeyCode": code });
             self.devtools("Input.dispatchKeyEvent", event);
         }
-    }
-
-    /// The same for a key that types something, as in `("Enter", 13, "\r")`.
-    pub fn press_with_text(&self, key: &str, code: u32, text: &str) {
-        let event = json!({
-            "type": "keyDown", "key": key, "text": text, "windowsVirtualKeyCode": code,
-        });
-        self.devtools("Input.dispatchKeyEvent", event);
-        let event = json!({ "type": "keyUp", "key": key, "windowsVirtualKeyCode": code });
-        self.devtools("Input.dispatchKeyEvent", event);
     }
 
     /// Drags files and folders over the page's middle; `drop` also lets them go.
     pub fn drag(&self, paths: &[&Path], drop: bool) {
         let files: Vec<_> = paths.iter().map(|path| path.to_str().expect("UTF-8")).collect();
         let data = json!({ "items": [], "files": files, "dragOperationsMask": 1 });
-        let kinds: &[&str] =
-            if drop { &["dragEnter", "dragOver", "drop"] } else { &["dragEnter", "dragOver"] };
-        for kind in kinds {
+        let kinds = ["dragEnter", "dragOver", "drop"];
+        for kind in &kinds[..if drop { 3 } else { 2 }] {
             let event = json!({ "type": kind, "x": 200, "y": 300, "data": data });
             self.devtools("Input.dispatchDragEvent", event);
         }
@@ -361,7 +400,7 @@ impl Drop for Browser {
             // A page that still uploads would ask whether it may be closed.
             let script = json!({ "script": "window.onbeforeunload = null", "args": [] });
             process.try_call("POST", &format!("{}/execute/sync", process.session), &script);
-            idle.push((std::mem::take(&mut self.language), process));
+            idle.push(process);
         }
     }
 }
