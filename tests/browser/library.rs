@@ -25,7 +25,7 @@ fn open_own(world: &World, html: &str) {
 fn open_bare(world: &World) {
     open_own(world, &format!("<script src=\"{SERVER}/upload.js\"></script>"));
     let server = world.server.url();
-    world.browser.run_with("window.server = arguments[0]", json!([server]));
+    world.run_with("window.server = arguments[0]", json!([server]));
 }
 
 /// What an expression throws, in words.
@@ -37,17 +37,16 @@ fn thrown(browser: &Browser, expression: &str) -> String {
 #[test]
 fn the_classic_snippet_works_with_an_empty_file_too() {
     let world = world(&[]);
-    let browser = &world.browser;
     open_own(&world, &documents::block(DOCUMENT, "html", "const lines = new Map()"));
     let files = [world.write("empty.txt", b""), world.write("mine.txt", b"mine")];
-    browser.run("window.seen = [];
+    world.run("window.seen = [];
          const note = () => seen.push(document.querySelector('ul').textContent);
          new MutationObserver(note).observe(document.querySelector('ul'), { childList: true, subtree: true });");
-    browser.send_files("input", &files);
-    browser.wait_text("li:nth-child(1)", "empty.txt: done 100 % ");
-    browser.wait_text("li:nth-child(2)", "mine.txt: done 100 % ");
-    assert!(!browser.get("seen.join()").as_str().unwrap().contains("NaN"));
-    let key = browser.get("uploader.uploads[1].key");
+    world.send_files("input", &files);
+    world.wait_text("li:nth-child(1)", "empty.txt: done 100 % ");
+    world.wait_text("li:nth-child(2)", "mine.txt: done 100 % ");
+    assert!(!world.get("seen.join()").as_str().unwrap().contains("NaN"));
+    let key = world.get("uploader.uploads[1].key");
     let key = key.as_str().unwrap();
     assert!(key.starts_with("user/photos/") && !key.contains("mine"), "{key}");
     world.assert_stored(key, b"mine");
@@ -61,9 +60,9 @@ fn the_module_snippet_works() {
     assert!(html.contains("server: 'https://upload.example.com/'"), "no slash at the end");
     open_own(&world, &html);
     let paths = ["a.txt", "b.txt"].map(|name| world.write(name, b"text"));
-    world.browser.wait("document.querySelector('input').onchange");
-    world.browser.send_files("input", &paths);
-    world.browser.wait("document.querySelector('output').value === '2 of 2 files are stored'");
+    world.wait("document.querySelector('input').onchange");
+    world.send_files("input", &paths);
+    world.wait("document.querySelector('output').value === '2 of 2 files are stored'");
     assert_eq!(world.bucket.keys(), ["user/a.txt", "user/b.txt"]);
     world.assert_clean(false);
 }
@@ -74,7 +73,6 @@ fn the_module_snippet_works() {
 fn the_snippet_of_a_whole_life_works() {
     let body = "bucket=${bucket}&object=${object}&size=${size}&etag=${etag}&album=${x:album}";
     let world = world(&[("CALLBACK_BODY", body), ("FORBID_OVERWRITE", "on")]);
-    let browser = &world.browser;
     let snippet = documents::block(DOCUMENT, "js", "new AbortController()");
     let page = "<script>
         // What the snippet is given: the page's own application, and a way for the test to wait.
@@ -88,27 +86,27 @@ fn the_snippet_of_a_whole_life_works() {
         &format!("{page}<script src=\"{SERVER}/upload.js\"></script><script>{snippet}</script>"),
     );
     let one = world.write("one.txt", b"1");
-    browser.drag(&[&one], true);
-    browser.wait("controller.signal.aborted");
+    world.drag(&[&one], true);
+    world.wait("controller.signal.aborted");
     assert_eq!(world.bucket.keys(), ["user/one.txt", "user/one.txt.note"]);
     world.server.wait_log("one.txt\"");
     let log = world.bucket.callbacks();
     let bodies: Vec<_> = log.iter().map(|one| String::from_utf8_lossy(&one.body)).collect();
     assert!(bodies.iter().any(|body| body.ends_with("&album=7")), "{bodies:?}");
     // It is destroyed.
-    let error = thrown(browser, "uploader.add(null)");
+    let error = thrown(&world, "uploader.add(null)");
     assert_eq!(error, "Error: add: this uploader was destroyed");
 
     // `confirm`, with another uploader of the same options.
     world.bucket.faults().callback_delay = Duration::from_secs(600);
-    browser.run(
+    world.run(
         "const { confirm, server } = uploader.options;
          window.second = createUploader({ confirm, server, stall: 400, backoff: 20 });
          second.add(new File(['2'], 'two & a half.txt'));",
     );
-    browser.wait("second.uploads[0].state === 'done'");
+    world.wait("second.uploads[0].state === 'done'");
     let asked = json!({ "asked": "/recorded?key=user%2Ftwo%20%26%20a%20half.txt" });
-    assert_eq!(browser.get("second.uploads[0].answer"), asked);
+    assert_eq!(world.get("second.uploads[0].answer"), asked);
     world.bucket.release();
 }
 
@@ -154,9 +152,8 @@ fn the_types_pass_the_strict_compiler() {
 #[test]
 fn add_takes_files_in_every_shape_and_names_what_is_none() {
     let world = world(&[]);
-    let browser = &world.browser;
     open_bare(&world);
-    let added = browser.get(
+    let added = world.get(
         "(() => {
             window.uploader = createUploader({ server: server + '//', onchange: undefined, ticket: null });
             const file = (name) => new File([name], name);
@@ -179,7 +176,7 @@ fn add_takes_files_in_every_shape_and_names_what_is_none() {
     let expected = [&expected[..], &["foreign.txt", "", "", ""]].concat();
     assert_eq!(added, json!(expected));
     let all_done = "uploader.settled().then((all) => all.every(({ state }) => state === 'done'))";
-    assert_eq!(browser.get(all_done), true);
+    assert_eq!(world.get(all_done), true);
     assert_eq!(world.bucket.keys().len(), 7);
     for (given, named) in [
         ("'name.txt'", "item 0 is no File but String"),
@@ -190,17 +187,16 @@ fn add_takes_files_in_every_shape_and_names_what_is_none() {
         ("{ path: 'a' }", "item 0 is no File but Object"),
         ("7", "item 0 is no File but Number"),
     ] {
-        let error = thrown(browser, &format!("uploader.add({given})"));
+        let error = thrown(&world, &format!("uploader.add({given})"));
         assert!(error.starts_with("TypeError: add: ") && error.contains(named), "{given}: {error}");
     }
-    assert_eq!(browser.get("uploader.uploads.length"), 7, "something of it was queued");
+    assert_eq!(world.get("uploader.uploads.length"), 7, "something of it was queued");
     world.assert_clean(false);
 }
 
 #[test]
 fn exceptions_of_callbacks_are_reported_and_stop_nothing() {
     let world = world(&[]);
-    let browser = &world.browser;
     // In the page itself: browsers hide what errors of a driver's script say.
     open_own(
         &world,
@@ -222,18 +218,18 @@ fn exceptions_of_callbacks_are_reported_and_stop_nothing() {
              </script>"
         ),
     );
-    browser.get("uploader.settled().then(() => true)");
+    world.get("uploader.settled().then(() => true)");
     assert_eq!(world.bucket.keys(), ["user/a.txt", "user/b.txt"]);
     world.bucket.faults().callback_fail = Some("Error status : 502.".to_owned());
-    browser.run("uploader.add(new File(['c'], 'c.txt'))");
-    browser.get("uploader.settled().then(() => true)");
-    assert_eq!(browser.get("uploader.uploads[2].error.code"), "CallbackFailed");
+    world.run("uploader.add(new File(['c'], 'c.txt'))");
+    world.get("uploader.settled().then(() => true)");
+    assert_eq!(world.get("uploader.uploads[2].error.code"), "CallbackFailed");
     // The callback server is back: another try settles it.
     world.bucket.faults().callback_fail = None;
-    browser.run("uploader.retry()");
-    browser.get("uploader.settled().then(() => true)");
-    assert_eq!(browser.get("uploader.uploads[2].state"), "done");
-    let reported = browser.get("[...new Set(reported)]");
+    world.run("uploader.retry()");
+    world.get("uploader.settled().then(() => true)");
+    assert_eq!(world.get("uploader.uploads[2].state"), "done");
+    let reported = world.get("[...new Set(reported)]");
     for what in ["change", "limits", "confirm"] {
         assert!(reported.to_string().contains(&format!("Error: {what}\"")), "{reported}");
     }
@@ -243,9 +239,8 @@ fn exceptions_of_callbacks_are_reported_and_stop_nothing() {
 #[test]
 fn callbacks_may_cancel_remove_and_retry() {
     let world = world(&[]);
-    let browser = &world.browser;
     open_bare(&world);
-    browser.run("window.problems = [];
+    world.run("window.problems = [];
          addEventListener('error', (event) => problems.push(event.message));
          addEventListener('unhandledrejection', (event) => problems.push(`${event.reason}`));
          window.uploader = createUploader({ server, onchange(upload) {
@@ -256,8 +251,8 @@ fn callbacks_may_cancel_remove_and_retry() {
              ['waiting', 'signing', 'uploading', 'verifying', 'done'].map((state) => `${method} ${state}`));
          uploader.add([...names, 'retry failed', 'retry cancelled', 'none'].map((name) =>
              new File(['x'.repeat(300000)], name)));");
-    browser.get("uploader.settled().then(() => true)");
-    let states = browser.get("uploader.uploads.map(({ file, state }) => `${file.name}: ${state}`)");
+    world.get("uploader.settled().then(() => true)");
+    let states = world.get("uploader.uploads.map(({ file, state }) => `${file.name}: ${state}`)");
     let expected = [
         "cancel waiting: cancelled",
         "cancel signing: cancelled",
@@ -269,7 +264,7 @@ fn callbacks_may_cancel_remove_and_retry() {
         "none: done",
     ];
     assert_eq!(states, json!(expected));
-    assert_eq!(browser.get("problems"), json!([]));
+    assert_eq!(world.get("problems"), json!([]));
     for key in ["cancel waiting", "cancel signing", "cancel uploading", "remove waiting"] {
         assert!(world.bucket.object(&format!("user/{key}")).is_none(), "{key} was sent");
     }
@@ -278,10 +273,9 @@ fn callbacks_may_cancel_remove_and_retry() {
 #[test]
 fn signals_and_destroy_end_what_is_at_work() {
     let world = world(&[]);
-    let browser = &world.browser;
     open_bare(&world);
     world.stall(4);
-    browser.run(
+    world.run(
         "window.states = (uploader) => uploader.uploads.map(({ state }) => state).join();
          const file = (name) => new File(['x'.repeat(9e6)], name);
          window.mine = new AbortController();
@@ -291,27 +285,26 @@ fn signals_and_destroy_end_what_is_at_work() {
          uploader.add([file('c'), file('d')]);",
     );
     world.wait_stalls(4);
-    browser.run("mine.abort()");
-    assert_eq!(browser.get("states(uploader)"), "cancelled,cancelled,uploading,uploading");
-    let late = thrown(browser, "uploader.add(new File([], 'e'), { signal: mine.signal })");
+    world.run("mine.abort()");
+    assert_eq!(world.get("states(uploader)"), "cancelled,cancelled,uploading,uploading");
+    let late = thrown(&world, "uploader.add(new File([], 'e'), { signal: mine.signal })");
     assert!(late.starts_with("AbortError: "), "{late}");
-    browser.run("window.end = uploader.settled(); whole.abort()");
-    assert_eq!(browser.get("states(uploader)"), "cancelled,cancelled,cancelled,cancelled");
-    assert_eq!(browser.get("end.then((uploads) => uploads.length)"), 4);
+    world.run("window.end = uploader.settled(); whole.abort()");
+    assert_eq!(world.get("states(uploader)"), "cancelled,cancelled,cancelled,cancelled");
+    assert_eq!(world.get("end.then((uploads) => uploads.length)"), 4);
     world.bucket.release();
-    browser.run("uploader.retry(); dispatchEvent(new Event('online'))");
-    assert_eq!(browser.get("states(uploader)"), "cancelled,cancelled,cancelled,cancelled");
+    world.run("uploader.retry(); dispatchEvent(new Event('online'))");
+    assert_eq!(world.get("states(uploader)"), "cancelled,cancelled,cancelled,cancelled");
     let dead = "createUploader({ server, signal: AbortSignal.abort() }).add(null)";
-    assert_eq!(thrown(browser, dead), "Error: add: this uploader was destroyed");
+    assert_eq!(thrown(&world, dead), "Error: add: this uploader was destroyed");
     assert_eq!(world.bucket.keys(), Vec::<String>::new());
 }
 
 #[test]
 fn a_ticket_that_fails_is_asked_for_again() {
     let world = world(&[("UPLOAD_JWT_SECRET", SECRET)]);
-    let browser = &world.browser;
     open_bare(&world);
-    browser.run_with(
+    world.run_with(
         "const tries = [
              () => Promise.reject(Error('no network')),
              () => { throw Error('at once') },
@@ -326,10 +319,10 @@ fn a_ticket_that_fails_is_asked_for_again() {
          uploader.add(new File(['text'], 'a.txt'));",
         json!([ticket("bob")]),
     );
-    browser.get("uploader.settled().then(() => true)");
-    assert_eq!(browser.get("uploader.uploads[0].state"), "done");
-    assert_eq!(browser.get("uploader.uploads[0].tries"), 3);
-    assert_eq!(browser.get("trouble.code"), "TicketFailed");
+    world.get("uploader.settled().then(() => true)");
+    assert_eq!(world.get("uploader.uploads[0].state"), "done");
+    assert_eq!(world.get("uploader.uploads[0].tries"), 3);
+    assert_eq!(world.get("trouble.code"), "TicketFailed");
     world.assert_stored("user/bob/a.txt", b"text");
 }
 
@@ -394,7 +387,6 @@ fn plain_fetch_the_mini_program_and_uppy_work() {
     let none = [("CALLBACK_URL", "")];
     for (changes, said) in [(&[][..], json!({ "Status": "OK" })), (&none, json!("stored"))] {
         let world = world(changes);
-        let browser = &world.browser;
         if !changes.is_empty() {
             // Nothing is called verified.
             world.upload(&[("a.txt", "text", "text/plain")], &["done"]);
@@ -408,26 +400,26 @@ fn plain_fetch_the_mini_program_and_uppy_work() {
             ("${filename}.mini", wechat, &mini, "_.mini", "from a path"),
         ] {
             let script = script(name, stands_in, snippet);
-            assert_eq!(browser.run_with(&script, json!([world.server.url()])), said, "{name}");
+            assert_eq!(world.run_with(&script, json!([world.server.url()])), said, "{name}");
             world.assert_stored(&format!("user/{key}"), stored.as_bytes());
         }
 
         world.write("uppy.js", uppy.as_bytes());
         open_own(&world, &page);
         for (name, key) in [("a $& 中.txt", "a $& 中.txt"), ("${filename}.uppy", "_.uppy")] {
-            assert_eq!(browser.get(&format!("upload('{name}')")), json!([1, 0]));
+            assert_eq!(world.get(&format!("upload('{name}')")), json!([1, 0]));
             world.assert_stored(&format!("user/{key}"), b"text");
         }
         if changes.is_empty() {
             world.bucket.faults().callback_fail = Some("Error status : 502.".to_owned());
             let before = world.bucket.posts().len();
-            assert_eq!(browser.get("upload('b.txt')"), json!([0, 1]));
+            assert_eq!(world.get("upload('b.txt')"), json!([0, 1]));
             assert_eq!(world.bucket.posts().len() - before, 1, "a 203 was sent again");
             world.bucket.faults().callback_fail = None;
         }
         world.bucket.faults().fail_posts(1, 503, "ServiceUnavailable");
-        browser.run("uppy.cancelAll()");
-        assert_eq!(browser.get("upload('c.txt')"), json!([1, 0]));
+        world.run("uppy.cancelAll()");
+        assert_eq!(world.get("upload('c.txt')"), json!([1, 0]));
         assert_eq!(world.bucket.callbacks().is_empty(), !changes.is_empty());
     }
 }
@@ -436,8 +428,7 @@ fn plain_fetch_the_mini_program_and_uppy_work() {
 #[test]
 fn nothing_is_called_after_the_end() {
     let world = world(&[]);
-    let browser = &world.browser;
-    browser.run(
+    world.run(
         "window.problems = [];
          addEventListener('unhandledrejection', (event) => problems.push(`${event.reason}`));
          // A function that throws at once leaves no promise of its time-out behind.
@@ -452,13 +443,13 @@ fn nothing_is_called_after_the_end() {
          });
          two.add(new File(['text'], 'b.txt'));",
     );
-    browser.wait("window.give && one.uploads[0].state === 'failed'");
-    browser.run("two.destroy(); performance.clearResourceTimings(); give('')");
-    browser.wait(&format!(
+    world.wait("window.give && one.uploads[0].state === 'failed'");
+    world.run("two.destroy(); performance.clearResourceTimings(); give('')");
+    world.wait(&format!(
         "performance.getEntriesByType('resource').some(({{ name }}) => name.endsWith('{POLICY_PATH}'))"
     ));
-    browser.get("new Promise((done) => setTimeout(done, 100))"); // twice the time-out
-    assert_eq!(browser.get("[problems.join(), calls]"), json!(["", 0]));
+    world.get("new Promise((done) => setTimeout(done, 100))"); // twice the time-out
+    assert_eq!(world.get("[problems.join(), calls]"), json!(["", 0]));
     assert_eq!(world.bucket.keys(), Vec::<String>::new());
 }
 
@@ -467,8 +458,7 @@ fn nothing_is_called_after_the_end() {
 #[test]
 fn what_was_removed_is_gone() {
     let world = world(&[]);
-    let browser = &world.browser;
-    browser.run(
+    world.run(
         "const { signal } = (window.controller = new AbortController());
          const first = createUploader({ signal });
          window.destroyed = new WeakRef(first);
@@ -481,10 +471,10 @@ fn what_was_removed_is_gone() {
          window.state = upload.state;
          second.add(new File(['text'], 'a.txt'), { signal });",
     );
-    let seen = browser.get("[state, second.uploads[0].name, second.total().files]");
+    let seen = world.get("[state, second.uploads[0].name, second.total().files]");
     assert_eq!(seen, json!(["cancelled", "a.txt", 1]));
-    browser.devtools("HeapProfiler.collectGarbage", json!({}));
-    assert_eq!(browser.get("[!destroyed.deref(), !removed.deref()]"), json!([true, true]));
-    browser.run("controller.abort()");
-    assert_eq!(browser.get("second.uploads[0].state"), "cancelled");
+    world.devtools("HeapProfiler.collectGarbage", json!({}));
+    assert_eq!(world.get("[!destroyed.deref(), !removed.deref()]"), json!([true, true]));
+    world.run("controller.abort()");
+    assert_eq!(world.get("second.uploads[0].state"), "cancelled");
 }

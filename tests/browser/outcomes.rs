@@ -7,35 +7,34 @@ const LOST: Duration = Duration::from_secs(600);
 
 fn forbidding() -> World {
     let world = world(&[("FORBID_OVERWRITE", "on")]);
-    world.browser.run("Object.assign(uploader.options, { backoff: 20, stall: 400 })");
+    world.run("Object.assign(uploader.options, { backoff: 20, stall: 400 })");
     world
 }
 
 #[test]
 fn after_a_lost_response_a_taken_name_is_probably_ones_own() {
     let world = forbidding();
-    let browser = &world.browser;
     world.bucket.faults().callback_delay = LOST;
     world.upload(&[("a.txt", "text", "text/plain")], &["unconfirmed"]);
     let said = "Unconfirmed · Probably stored: all was sent, but the confirmation was lost.";
     assert_eq!(world.statuses(), [said]);
-    assert_eq!(browser.get("uploader.uploads[0].stored"), "maybe");
-    assert_eq!(browser.get("uploader.uploads[0].error.code"), "ProbablyStored");
-    assert_eq!(browser.text("#sum"), "0 of 1 done · Unconfirmed: 1");
-    browser.wait("document.querySelector('#news').textContent.startsWith('a.txt · Unconfirmed')");
+    assert_eq!(world.get("uploader.uploads[0].stored"), "maybe");
+    assert_eq!(world.get("uploader.uploads[0].error.code"), "ProbablyStored");
+    assert_eq!(world.text("#sum"), "0 of 1 done · Unconfirmed: 1");
+    world.wait("document.querySelector('#news').textContent.startsWith('a.txt · Unconfirmed')");
     // Asked for once more, it is not another's name all of a sudden.
-    browser.run("window.before = uploader.uploads[0].error");
-    browser.click(".again");
-    browser.wait("uploader.uploads[0].error && uploader.uploads[0].error !== before");
+    world.run("window.before = uploader.uploads[0].error");
+    world.click(".again");
+    world.wait("uploader.uploads[0].error && uploader.uploads[0].error !== before");
     world.wait_all(1, &["unconfirmed"]);
     assert_eq!(world.statuses(), [said]);
     world.assert_stored("user/a.txt", b"text");
 
     // An application that can look it up settles it.
-    browser.run("uploader.options.confirm = ({ key }) => ({ found: key })");
-    browser.click(".again");
+    world.run("uploader.options.confirm = ({ key }) => ({ found: key })");
+    world.click(".again");
     world.wait_all(1, &["done"]);
-    assert_eq!(browser.get("uploader.uploads[0].answer"), json!({ "found": "user/a.txt" }));
+    assert_eq!(world.get("uploader.uploads[0].answer"), json!({ "found": "user/a.txt" }));
     world.bucket.release();
 }
 
@@ -53,7 +52,7 @@ fn a_taken_name_is_never_said_to_be_anothers_nor_is_anothers_ones_own() {
     world.assert_stored("user/a.txt", b"text");
 
     world.open();
-    world.browser.run("uploader.options.confirm = () => ({ size: 11 })");
+    world.run("uploader.options.confirm = () => ({ size: 11 })");
     world.upload(&[("first.txt", "this year's", "")], &["done", "failed", "unconfirmed"]);
     assert_eq!(world.statuses(), [format!("Failed · {IS_THERE}")]);
     world.assert_stored("user/first.txt", b"last year's");
@@ -63,7 +62,6 @@ fn a_taken_name_is_never_said_to_be_anothers_nor_is_anothers_ones_own() {
 #[test]
 fn what_was_stored_but_not_registered_is_no_success_and_stays_so() {
     let world = forbidding();
-    let browser = &world.browser;
     world.bucket.faults().callback_fail = Some("Error status : 502.".to_owned());
     world.upload(&[("a.txt", "text", "text/plain")], &["unconfirmed"]);
     world.assert_stored("user/a.txt", b"text");
@@ -72,23 +70,23 @@ fn what_was_stored_but_not_registered_is_no_success_and_stays_so() {
     assert_eq!(world.statuses(), [said.as_str()]);
     let error =
         "(({ stored, error }) => [stored, error.stored, error.status])(uploader.uploads[0])";
-    assert_eq!(browser.get(error), json!(["yes", true, 203]));
-    browser.click(".more");
-    assert!(browser.text(".facts").contains("Error status : 502."));
-    browser.click("#retry-all");
-    browser.wait("uploader.uploads[0].error?.status === 409");
+    assert_eq!(world.get(error), json!(["yes", true, 203]));
+    world.click(".more");
+    assert!(world.text(".facts").contains("Error status : 502."));
+    world.click("#retry-all");
+    world.wait("uploader.uploads[0].error?.status === 409");
     world.wait_all(1, &["unconfirmed"]);
     assert_eq!(world.statuses(), [said]);
-    assert_eq!(browser.get(error), json!(["yes", true, 409]));
+    assert_eq!(world.get(error), json!(["yes", true, 409]));
     // Also when another try ends in another way, or in none.
     world.bucket.faults().fail_posts(1, 403, "AccessDenied");
-    browser.click("#retry-all");
-    browser.wait("/denies/.test(document.querySelector('.status').textContent)");
+    world.click("#retry-all");
+    world.wait("/denies/.test(document.querySelector('.status').textContent)");
     assert_eq!(world.statuses(), [format!("Unconfirmed · The bucket denies access. {stored}")]);
-    browser.run("uploader.options.parallel = 0");
-    browser.click("#retry-all");
+    world.run("uploader.options.parallel = 0");
+    world.click("#retry-all");
     world.wait_all(1, &["waiting"]);
-    browser.click(".stop");
+    world.click(".stop");
     world.wait_all(1, &["cancelled"]);
     assert_eq!(world.statuses(), [format!("Cancelled · {stored}")]);
 }
@@ -96,24 +94,23 @@ fn what_was_stored_but_not_registered_is_no_success_and_stays_so() {
 #[test]
 fn what_is_cancelled_while_it_is_verified_may_be_stored() {
     let world = forbidding();
-    let browser = &world.browser;
-    browser.run("uploader.options.stall = 60000");
+    world.run("uploader.options.stall = 60000");
     world.bucket.faults().callback_delay = LOST;
     world.upload(&[("a.txt", "text", "text/plain")], &["verifying"]);
     while world.bucket.object("user/a.txt").is_none() {
         std::thread::yield_now();
     }
-    browser.click(".stop");
+    world.click(".stop");
     world.wait_all(1, &["cancelled"]);
     assert_eq!(world.statuses(), ["Cancelled · It may be stored all the same."]);
-    browser.click(".again");
+    world.click(".again");
     world.wait_all(1, &["unconfirmed"]);
     assert!(world.statuses()[0].contains("Probably stored"));
     // Where nothing was sent, nothing is claimed.
-    browser.run("uploader.options.parallel = 0");
+    world.run("uploader.options.parallel = 0");
     world.choose(&[("b.txt", "b", "")]);
-    browser.wait("!document.querySelector('#cancel-all').hidden");
-    browser.click("#cancel-all");
+    world.wait("!document.querySelector('#cancel-all').hidden");
+    world.click("#cancel-all");
     world.wait_all(2, &["unconfirmed", "cancelled"]);
     assert_eq!(world.statuses()[1], "Cancelled · 1 B");
     world.bucket.release();
@@ -122,7 +119,6 @@ fn what_is_cancelled_while_it_is_verified_may_be_stored() {
 #[test]
 fn names_that_repeat_get_a_number() {
     let world = world(&[]);
-    let browser = &world.browser;
     // As a phone's camera names them: one batch, and another.
     world.upload(
         &[("image.jpg", "1", ""), ("image.jpg", "2", ""), ("photo.tar.gz", "3", "")],
@@ -161,7 +157,7 @@ fn names_that_repeat_get_a_number() {
     assert_eq!(shown, keys.into_iter().collect());
 
     // In folders, and for pasted pictures of one moment.
-    browser.run(
+    world.run(
         "Date.now = () => 1;
          const files = () => [new File(['a'], 'image.png', { type: 'image/png' })];
          for (const name of ['one', 'two']) {
@@ -177,18 +173,18 @@ fn names_that_repeat_get_a_number() {
     world.assert_stored("user/image-1 (1).png", b"a");
 
     // A name under which nothing was stored is free again; one that is in use is not.
-    browser.run("uploader.options.parallel = 0");
+    world.run("uploader.options.parallel = 0");
     world.choose(&[("late.txt", "1", "")]);
-    browser.run("uploader.cancel(uploader.uploads.at(-1))");
+    world.run("uploader.cancel(uploader.uploads.at(-1))");
     world.choose(&[("late.txt", "2", "")]);
-    assert_eq!(browser.get("uploader.uploads.at(-1).name"), "late.txt");
-    browser.run("uploader.options.parallel = 3; uploader.retry()");
+    assert_eq!(world.get("uploader.uploads.at(-1).name"), "late.txt");
+    world.run("uploader.options.parallel = 3; uploader.retry()");
     world.wait_all(19, &["done"]);
     world.assert_stored("user/late.txt", b"2");
     world.assert_stored("user/late (1).txt", b"1");
     assert!(world.names().contains(&"late (1).txt".to_owned()));
-    world.browser.click("#clear");
-    browser.wait("!uploader.uploads.length");
+    world.click("#clear");
+    world.wait("!uploader.uploads.length");
     world.upload(&[("image.jpg", "once more", "")], &["done"]);
     world.assert_stored("user/image.jpg", b"1");
     world.assert_clean(false);
@@ -198,94 +194,91 @@ fn names_that_repeat_get_a_number() {
 #[test]
 fn totals_name_what_failed_and_what_was_cancelled() {
     let world = world(&[("MAX_UPLOAD_BYTES", "3")]);
-    let browser = &world.browser;
     let names: Vec<String> = (0..9).map(|number| format!("{number}.txt")).collect();
     let files: Vec<_> = names.iter().map(|name| (name.as_str(), "text", "")).collect();
     world.upload(&files, &["failed"]);
-    assert_eq!(browser.text("#sum"), "0 of 9 done · Failed: 9");
+    assert_eq!(world.text("#sum"), "0 of 9 done · Failed: 9");
     let bars = "[...document.querySelectorAll('progress')].map((bar) => bar.value)";
-    assert_eq!(browser.get(bars), json!(vec![0; 10]));
-    browser.wait_text("#news", "0 of 9 done · Failed: 9");
-    browser.click("#clear");
+    assert_eq!(world.get(bars), json!(vec![0; 10]));
+    world.wait_text("#news", "0 of 9 done · Failed: 9");
+    world.click("#clear");
     let before = world.policies();
-    browser.run(
+    world.run(
         "window.bare = createUploader();
          bare.add(Array.from({ length: 12 }, (_, number) => new File(['text'], `${number}`)));",
     );
-    browser.get("bare.settled().then(() => true)");
-    assert_eq!(browser.get("bare.total().failed"), 12);
+    world.get("bare.settled().then(() => true)");
+    assert_eq!(world.get("bare.total().failed"), 12);
     assert_eq!(world.policies() - before, 1);
 
     // Cancelled ones are counted, and all come back together, with those that failed.
     world.bucket.faults().fail_posts(1, 403, "AccessDenied");
-    browser.run("uploader.options.parallel = 1");
+    world.run("uploader.options.parallel = 1");
     world.upload(&[("a", "a", "")], &["failed"]);
-    browser.run("uploader.options.parallel = 0");
+    world.run("uploader.options.parallel = 0");
     let files: Vec<_> = names.iter().map(|name| (name.as_str(), "no", "")).collect();
     world.choose(&files);
-    browser.wait("document.querySelectorAll('#rows li').length === 10");
-    browser.click("#cancel-all");
+    world.wait("document.querySelectorAll('#rows li').length === 10");
+    world.click("#cancel-all");
     world.wait_all(10, &["failed", "cancelled"]);
-    assert_eq!(browser.text("#sum"), "0 of 10 done · Failed: 1 · Cancelled: 9");
-    browser.wait(
+    assert_eq!(world.text("#sum"), "0 of 10 done · Failed: 1 · Cancelled: 9");
+    world.wait(
         "document.querySelector('#news').textContent === '0 of 10 done · Failed: 1 · Cancelled: 9'",
     );
-    assert_eq!(browser.get("document.querySelector('#total').value"), 0);
-    browser.run("uploader.options.parallel = 3");
-    browser.click("#retry-all");
+    assert_eq!(world.get("document.querySelector('#total').value"), 0);
+    world.run("uploader.options.parallel = 3");
+    world.click("#retry-all");
     world.wait_all(10, &["done"]);
-    assert_eq!(browser.text("#sum"), "10 of 10 done");
-    assert_eq!(browser.get("document.querySelector('#total').value"), 1);
+    assert_eq!(world.text("#sum"), "10 of 10 done");
+    assert_eq!(world.get("document.querySelector('#total').value"), 1);
 
     // Refused by OSS after the last byte: the bar is no full one either.
     world.bucket.faults().fail_posts(1, 403, "AccessDenied");
     world.upload(&[("b", "b", "")], &["done", "failed"]);
-    assert_eq!(browser.get("[...document.querySelectorAll('.bar')].at(-1).value"), 0);
-    assert_eq!(browser.text("#sum"), "10 of 11 done · Failed: 1");
+    assert_eq!(world.get("[...document.querySelectorAll('.bar')].at(-1).value"), 0);
+    assert_eq!(world.text("#sum"), "10 of 11 done · Failed: 1");
 }
 
 /// The page's clock is the test's here: a rate is measured over five seconds.
 #[test]
 fn a_rate_falls_when_nothing_moves() {
     let world = world(&[]);
-    let browser = &world.browser;
     let path = world.write_sparse("large.bin", b"", 100 << 20);
-    browser.run("window.now = 0; performance.now = () => now");
+    world.run("window.now = 0; performance.now = () => now");
     world.bucket.faults().posts.push_back(PostFault::Stall(8_000_000, None));
-    browser.send_files("#files", &[path]);
+    world.send_files("#files", &[path]);
     world.wait_stalls(1);
-    browser.run("now = 2000");
-    browser.wait("uploader.uploads[0].rate > 1e6 && uploader.uploads[0].rate < 5e7");
-    browser.wait("/MB\\/s · .* left$/.test(document.querySelector('#sum').textContent)");
-    browser.run("now = 8000");
-    browser.wait("uploader.uploads[0].rate === 0");
-    browser.wait("!/MB\\/s|sec left|min left/.test(document.querySelector('#sum').textContent)");
-    assert_eq!(browser.get("uploader.uploads[0].state"), "uploading");
+    world.run("now = 2000");
+    world.wait("uploader.uploads[0].rate > 1e6 && uploader.uploads[0].rate < 5e7");
+    world.wait("/MB\\/s · .* left$/.test(document.querySelector('#sum').textContent)");
+    world.run("now = 8000");
+    world.wait("uploader.uploads[0].rate === 0");
+    world.wait("!/MB\\/s|sec left|min left/.test(document.querySelector('#sum').textContent)");
+    assert_eq!(world.get("uploader.uploads[0].state"), "uploading");
     world.bucket.release();
 }
 
 #[test]
 fn the_header_tells_of_the_last_policy_alone() {
     let world = world(&[("UPLOAD_JWT_SECRET", SECRET)]);
-    let browser = &world.browser;
     let line = "[document.querySelector('#limits').className,
         document.querySelector('#limits').textContent]";
-    browser.wait("document.querySelector('#limits').textContent");
+    world.wait("document.querySelector('#limits').textContent");
     let sign_in = "You may not upload here. Please sign in again.";
-    assert_eq!(browser.get(line), json!(["bad", sign_in]));
+    assert_eq!(world.get(line), json!(["bad", sign_in]));
     // A ticket comes.
-    browser.run(&format!("location.hash = 'ticket={}'", ticket("bob")));
-    browser.wait("document.querySelector('#limits').className === ''");
-    assert_eq!(browser.get(line), json!(["", "Up to 1000 MB a file"]));
+    world.run(&format!("location.hash = 'ticket={}'", ticket("bob")));
+    world.wait("document.querySelector('#limits').className === ''");
+    assert_eq!(world.get(line), json!(["", "Up to 1000 MB a file"]));
     // The server is away for a while, and comes back.
-    browser.run("uploader.options.path = '/nothing'; uploader.refresh().catch(() => {})");
-    browser.wait("document.querySelector('#limits').className === 'bad'");
-    browser.run_with("uploader.options.path = arguments[0]", json!([POLICY_PATH]));
+    world.run("uploader.options.path = '/nothing'; uploader.refresh().catch(() => {})");
+    world.wait("document.querySelector('#limits').className === 'bad'");
+    world.run_with("uploader.options.path = arguments[0]", json!([POLICY_PATH]));
     world.upload(&[("a.txt", "text", "")], &["done"]);
-    assert_eq!(browser.get(line), json!(["", "Up to 1000 MB a file"]));
+    assert_eq!(world.get(line), json!(["", "Up to 1000 MB a file"]));
     // Another one signs in: no policy of the first is used any more.
-    browser.run(&format!("location.hash = 'ticket={}'", ticket("eve")));
-    browser.get("uploader.limits().then(() => true)");
+    world.run(&format!("location.hash = 'ticket={}'", ticket("eve")));
+    world.get("uploader.limits().then(() => true)");
     world.upload(&[("b.txt", "text", "")], &["done"]);
     assert_eq!(world.bucket.keys(), ["user/bob/a.txt", "user/eve/b.txt"]);
 }
@@ -294,18 +287,18 @@ fn the_header_tells_of_the_last_policy_alone() {
 fn a_missing_cors_rule_is_named_at_once() {
     let world = world(&[]);
     let rules = std::mem::take(&mut world.bucket.faults().cors);
-    world.browser.run("uploader.options.backoff = 1e6");
+    world.run("uploader.options.backoff = 1e6");
     world.upload(&[("a.txt", "text", "text/plain")], &["retry"]);
     let said = "Interrupted, trying again soon · The bucket is out of reach, or its CORS rule \
                 refuses this page.";
     assert_eq!(world.statuses(), [said]);
-    world.browser.run("uploader.options.retries = 0");
-    world.browser.click(".again");
+    world.run("uploader.options.retries = 0");
+    world.click(".again");
     world.wait_all(1, &["failed"]);
     let said = "Failed · The bucket is out of reach, or its CORS rule refuses this page.";
     assert_eq!(world.statuses(), [said]);
     world.bucket.faults().cors = rules;
-    world.browser.click(".again");
+    world.click(".again");
     world.wait_all(1, &["done"]);
     world.assert_clean(true);
 }
@@ -325,7 +318,7 @@ fn sizes_and_times_are_round() {
         ("5 * 2 ** 30", "5 GB"),
     ];
     for (bytes, text) in sizes {
-        assert_eq!(world.browser.get(&format!("sizeText({bytes})")), text, "{bytes}");
+        assert_eq!(world.get(&format!("sizeText({bytes})")), text, "{bytes}");
     }
     let times = [
         ("0.2", "1 sec left"),
@@ -338,19 +331,18 @@ fn sizes_and_times_are_round() {
         ("7201", "3 hr left"),
     ];
     for (seconds, text) in times {
-        let texts = world.browser.get(&format!("speedTexts(1024, {seconds})"));
+        let texts = world.get(&format!("speedTexts(1024, {seconds})"));
         assert_eq!(texts, json!(["1 KB/s", text]), "{seconds}");
     }
-    assert_eq!(world.browser.get("speedTexts(0, Infinity)"), json!([]));
-    assert_eq!(world.browser.get("speedTexts(0, NaN)"), json!([]));
-    assert_eq!(world.browser.get("speedTexts(1, 1e9)"), json!(["1 B/s"]));
+    assert_eq!(world.get("speedTexts(0, Infinity)"), json!([]));
+    assert_eq!(world.get("speedTexts(0, NaN)"), json!([]));
+    assert_eq!(world.get("speedTexts(1, 1e9)"), json!(["1 B/s"]));
 }
 
 #[test]
 fn folders_make_clean_keys() {
     let world = world(&[]);
-    let browser = &world.browser;
-    browser.run("const file = (name) => new File([name], name);
+    world.run("const file = (name) => new File([name], name);
          const folder = '/../a//./b/../';
          uploader.add(['x.txt', '..', '.', '\\\\back', 'tab\\t\\u0085'].map(file), { folder });
          // On Windows each of these is a path that leaves its folder; the last is not.

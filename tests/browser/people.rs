@@ -6,7 +6,6 @@ use super::*;
 #[test]
 fn every_language_says_everything() {
     let world = world(&[]);
-    let browser = &world.browser;
     for (languages, expected) in [
         ("fr-FR,zh-HK", "zh-Hant上傳檔案"),
         ("zh-TW", "zh-Hant上傳檔案"),
@@ -16,13 +15,13 @@ fn every_language_says_everything() {
         ("de-DE", "enUpload files"),
     ] {
         world.open_in(languages);
-        let said = browser.get("document.documentElement.lang + document.title");
+        let said = world.get("document.documentElement.lang + document.title");
         assert_eq!(said, expected, "{languages}");
     }
-    let languages = browser.get("Object.keys(WORDS)");
+    let languages = world.get("Object.keys(WORDS)");
     assert_eq!(languages, json!(["en", "zh-Hans", "zh-Hant"]));
     // The same keys with as many values to fill in, and nothing left in English.
-    let table = browser.get(
+    let table = world.get(
         "Object.values(WORDS).map((words) => Object.entries(words).map(([key, text]) =>
             [key, text.split('{}').length, Boolean(text.trim())].join()))",
     );
@@ -32,9 +31,9 @@ fn every_language_says_everything() {
     let latin =
         "['zh-Hans', 'zh-Hant'].flatMap((language) => Object.values(WORDS[language]).filter(
         (text) => /[a-z]{3}/i.test(text.replace(/OSS|AccessKey/g, ''))))";
-    assert_eq!(browser.get(latin), json!([]));
+    assert_eq!(world.get(latin), json!([]));
     // Each language has characters that the other writes differently.
-    let same = browser.get(
+    let same = world.get(
         "Object.keys(WORDS.en).filter((key) => WORDS['zh-Hans'][key] === WORDS['zh-Hant'][key])",
     );
     let keys = table[0].as_array().unwrap().len();
@@ -44,13 +43,13 @@ fn every_language_says_everything() {
     for text in html.split("data-text=\"").skip(1) {
         let (key, rest) = text.split_once('"').unwrap();
         let text = rest.split_once('>').unwrap().1.split_once('<').unwrap().0;
-        assert_eq!(browser.get(&format!("WORDS.en['{key}']")), text);
+        assert_eq!(world.get(&format!("WORDS.en['{key}']")), text);
     }
     // Every state and every word that the scripts ask for is there.
     let script = std::fs::read_to_string(static_file("page.js")).unwrap();
     for call in script.split("say('").skip(1) {
         let key = call.split('\'').next().unwrap();
-        assert!(browser.truth(&format!("'{key}' in WORDS.en")), "{key}");
+        assert!(world.truth(&format!("'{key}' in WORDS.en")), "{key}");
     }
 }
 
@@ -59,10 +58,9 @@ fn types_are_called_what_people_call_them() {
     let types = "application/pdf,application/vnd.openxmlformats-officedocument.spreadsheetml.sheet,\
                  image/jpeg";
     let world = world(&[("UPLOAD_CONTENT_TYPES", types)]);
-    let browser = &world.browser;
-    browser.wait("document.querySelector('#limits').textContent");
+    world.wait("document.querySelector('#limits').textContent");
     let line = "Up to 1000 MB a file · PDF, Excel (.xlsx), JPEG only";
-    assert_eq!(browser.text("#limits"), line);
+    assert_eq!(world.text("#limits"), line);
     world.upload(
         &[
             (
@@ -86,7 +84,7 @@ fn types_are_called_what_people_call_them() {
         ("text/csv", "CSV"),
         ("font/*", "font/*"),
     ] {
-        assert_eq!(browser.get(&format!("typeName('{media}')")), name, "{media}");
+        assert_eq!(world.get(&format!("typeName('{media}')")), name, "{media}");
     }
     world.assert_clean(false);
 }
@@ -96,61 +94,60 @@ fn types_are_called_what_people_call_them() {
 #[test]
 fn details_have_labels_and_can_be_copied_and_closed() {
     let world = world(&[]);
-    let browser = &world.browser;
     world.upload(&[("a.txt", "text", "text/plain")], &["done"]);
-    browser.wait_text("#news", "a.txt · Done"); // nothing comes over "Copied" below
+    world.wait_text("#news", "a.txt · Done"); // nothing comes over "Copied" below
     // No code and no JSON before they are opened.
-    let row = browser.get("document.querySelector('li').innerText");
+    let row = world.get("document.querySelector('li').innerText");
     assert!(!row.as_str().unwrap().contains(['{', '}']), "{row}");
-    browser.click(".more");
+    world.click(".more");
     assert_eq!(world.texts("dt"), ["Name in the bucket", "Link", "Response of the server"]);
     let url = format!("{}/user/a.txt", world.bucket.url());
     for (number, copied) in [(0, "user/a.txt"), (1, &url)] {
         // With a clipboard, and without one, as on a page without TLS.
-        let without = "Object.defineProperty(navigator, 'clipboard', { value: undefined, configurable: true })";
+        let without = "Object.defineProperty(navigator, 'clipboard', { configurable: true })";
         let with = "navigator.clipboard.writeText = async (text) => { window.copied = text; }";
         for (api, after) in [(with, ""), (without, "delete navigator.clipboard")] {
-            browser.run(&format!(
+            world.run(&format!(
                 "window.copied = '';
                  {api};
                  document.oncopy = () => {{ window.copied = `${{getSelection()}}`; }};
                  document.querySelector('#news').textContent = '';
                  document.querySelectorAll('dd button')[{number}].focus();"
             ));
-            browser.press("Enter");
-            browser.wait_text("#news", "Copied");
-            assert_eq!(browser.get("window.copied"), copied, "{api}");
-            browser.run(after);
+            world.press("Enter");
+            world.wait_text("#news", "Copied");
+            assert_eq!(world.get("window.copied"), copied, "{api}");
+            world.run(after);
         }
     }
     // A browser that copies nothing is not said to have copied.
-    browser.run(
+    world.run(
         "Object.defineProperty(navigator, 'clipboard', { value: undefined });
          document.execCommand = () => false;
          getSelection().empty();
          document.querySelector('#news').textContent = '';",
     );
-    browser.click("dd button");
-    browser.wait("`${getSelection()}` === 'user/a.txt'");
-    assert_ne!(browser.text("#news"), "Copied");
+    world.click("dd button");
+    world.wait("`${getSelection()}` === 'user/a.txt'");
+    assert_ne!(world.text("#news"), "Copied");
     world.assert_clean(false);
 
     world.open();
     world.bucket.faults().fail_posts(1, 403, "AccessDenied");
     world.upload(&[("a.txt", "text", "text/plain")], &["failed"]);
-    browser.click(".more");
-    browser.run("uploader.options.parallel = 0");
-    browser.click(".again");
+    world.click(".more");
+    world.run("uploader.options.parallel = 0");
+    world.click(".again");
     world.wait_all(1, &["waiting"]);
-    browser.click(".more");
-    assert!(browser.truth("document.querySelector('.facts').hidden"));
-    browser.run("uploader.cancel()");
+    world.click(".more");
+    assert!(world.truth("document.querySelector('.facts').hidden"));
+    world.run("uploader.cancel()");
     world.choose(&[("b.txt", "text", "text/plain")]);
-    browser.wait("document.querySelectorAll('li').length === 2");
-    browser.run("uploader.cancel()");
+    world.wait("document.querySelectorAll('li').length === 2");
+    world.run("uploader.cancel()");
     world.wait_all(2, &["cancelled"]);
     let hidden = "[...document.querySelectorAll('.more')].map((more) => more.hidden)";
-    assert_eq!(browser.get(hidden), json!([false, true]));
+    assert_eq!(world.get(hidden), json!([false, true]));
 }
 
 /// A photograph of 12 million pixels each: the tab keeps pictures of the size that they are shown.
@@ -158,7 +155,6 @@ fn details_have_labels_and_can_be_copied_and_closed() {
 fn photographs_take_little_memory() {
     let count = support::rounds(40, 12);
     let world = world_with(Browser::start_alone(), &[]);
-    let browser = &world.browser;
     let make = "(async () => {
         const canvas = new OffscreenCanvas(4000, 3000);
         const context = canvas.getContext('2d');
@@ -187,24 +183,24 @@ fn photographs_take_little_memory() {
         let hide = "Object.defineProperty(File.prototype, 'type', { get: () => '' });";
         world.open();
         if !type_is_known {
-            browser.run(hide);
+            world.run(hide);
         }
-        browser.run("uploader.options.parallel = 0");
-        browser.devtools("HeapProfiler.collectGarbage", json!({}));
-        browser.send_files("#files", &paths);
+        world.run("uploader.options.parallel = 0");
+        world.devtools("HeapProfiler.collectGarbage", json!({}));
+        world.send_files("#files", &paths);
         let mut most = 0;
         for row in 0..count {
             let li = format!("document.querySelectorAll('li')[{row}]");
-            browser.run(&format!("{li}?.scrollIntoView()"));
-            most = most.max(browser.tab_memory());
+            world.run(&format!("{li}?.scrollIntoView()"));
+            most = most.max(world.tab_memory());
             if type_is_known {
-                browser.wait(&format!("{li}?.querySelector('canvas')"));
+                world.wait(&format!("{li}?.querySelector('canvas')"));
             } else {
-                browser.get("new Promise((done) => setTimeout(done, 50))");
+                world.get("new Promise((done) => setTimeout(done, 50))");
             }
-            most = most.max(browser.tab_memory());
+            most = most.max(world.tab_memory());
         }
-        let last = browser.tab_memory();
+        let last = world.tab_memory();
         (most >> 20, last >> 20)
     };
     let (without, _) = most(false);
@@ -216,52 +212,19 @@ fn photographs_take_little_memory() {
     );
     // One picture at a time is decoded: 12 million pixels of 4 bytes.
     assert!(with <= without + 46 + 12, "{without} MB without thumbnails, {with} MB at the most");
-    let size = browser.get("document.querySelector('canvas').width");
+    let size = world.get("document.querySelector('canvas').width");
     assert_eq!(size, 96);
-}
-
-#[test]
-fn on_a_phone_everything_is_large_enough_and_the_queue_is_in_sight() {
-    let world = world(&[]);
-    let browser = &world.browser;
-    browser.resize(390, 844, true);
-    browser.devtools("Emulation.setTouchEmulationEnabled", json!({ "enabled": true }));
-    world.open();
-    assert!(browser.truth("matchMedia('(pointer: coarse)').matches"));
-    let visible = "document.body.innerText";
-    for word in ["Drop", "paste", "Names in the bucket"] {
-        assert!(!browser.get(visible).as_str().unwrap().contains(word), "{word}");
-    }
-    browser.run(EVERY_STATE);
-    let place = "document.querySelector('#rows').getBoundingClientRect().top";
-    let top = browser.get(place).as_f64().unwrap();
-    println!("the first row begins at {top}");
-    assert!(top < 844.0 * 0.6, "the first row begins at {top}");
-    browser.run(
-        "document.querySelectorAll('.more:not([hidden]), summary').forEach((one) => one.click())",
-    );
-    let small = browser.get(
-        "[...document.querySelectorAll('button, summary, input:not([hidden]), label')]
-            .filter((one) => one.checkVisibility() && !one.closest('label:not(:has(#folder))')?.contains(one.parentElement))
-            .map((one) => [one.outerHTML.slice(0, 80), one.getBoundingClientRect()])
-            .filter(([, box]) => box.width < 44 || box.height < 44)
-            .map(([html, box]) => `${html} ${box.width} x ${box.height}`)",
-    );
-    assert_eq!(small, json!([]));
-    assert_eq!(browser.get("document.documentElement.scrollWidth"), 390);
-    world.assert_clean(false);
 }
 
 /// As many people have it on Windows: the system's own colours, and nothing of ours.
 #[test]
 fn progress_shows_in_forced_colours() {
     let world = world(&[]);
-    let browser = &world.browser;
-    browser.resize(800, 1200, false);
-    browser.media(&[("forced-colors", "active")]);
-    browser.run(EVERY_STATE);
-    browser.run("document.documentElement.style.scrollbarGutter = 'auto'");
-    let shot = browser.screenshot();
+    world.resize(800, 1200, false);
+    world.media(&[("forced-colors", "active")]);
+    world.run(EVERY_STATE);
+    world.run("document.documentElement.style.scrollbarGutter = 'auto'");
+    let shot = world.screenshot();
     // The picture as the browser reads it: how many colours a bar that is half full has in its
     // middle line, and how far the first goes.
     let script = "
@@ -279,23 +242,22 @@ fn progress_shows_in_forced_colours() {
             return [new Set(pixels).size, first / pixels.length];
         })();";
     let png = BASE64.encode(&shot);
-    let seen = browser.run_with(script, json!([png, 3])); // 361 of 812 MB
+    let seen = world.run_with(script, json!([png, 3])); // 361 of 812 MB
     let share = seen[1].as_f64().unwrap();
     assert!(seen[0].as_u64().unwrap() >= 2 && (0.40..0.49).contains(&share), "{seen}");
     // Icons are drawn in the colour of text, and every button has a border.
     let icon = "getComputedStyle(document.querySelector('.stop svg')).stroke ===
         getComputedStyle(document.querySelector('.stop')).color";
-    assert!(browser.truth(icon));
-    screenshot(browser, "forced-colours");
+    assert!(world.truth(icon));
+    screenshot(&world, "forced-colours");
 }
 
 /// Phones store what they see lying down, and say so in EXIF.
 #[test]
 fn photographs_stand_upright() {
     let world = world(&[]);
-    let browser = &world.browser;
-    browser.resize(800, 1000, false);
-    browser.run("uploader.options.parallel = 0");
+    world.resize(800, 1000, false);
+    world.run("uploader.options.parallel = 0");
     let add = "return (async () => {
         const canvas = new OffscreenCanvas(400, 200);
         const context = canvas.getContext('2d');
@@ -311,8 +273,8 @@ fn photographs_stand_upright() {
         const parts = [bytes.slice(0, 2), new Uint8Array(exif), bytes.slice(2)];
         uploader.add(new File(parts, 'turned.jpg', { type: 'image/jpeg' }));
     })();";
-    browser.run(add);
-    browser.wait("document.querySelector('li canvas')");
+    world.run(add);
+    world.wait("document.querySelector('li canvas')");
     // Red was left, and is on top now.
     let pixels = "(() => {
         const shown = document.querySelector('li canvas');
@@ -322,7 +284,7 @@ fn photographs_stand_upright() {
         const [x, y] = [shown.width / 2, shown.height];
         return [at(x, 4), at(x, y - 4)];
     })()";
-    assert_eq!(browser.get(pixels), json!([[1, 0, 0, 1], [0, 0, 1, 1]]));
+    assert_eq!(world.get(pixels), json!([[1, 0, 0, 1], [0, 0, 1, 1]]));
 }
 
 /// Everything that a mouse does, with keys alone, in a language that the page speaks.
@@ -330,32 +292,31 @@ fn photographs_stand_upright() {
 fn the_keyboard_does_everything() {
     let world = world(&[]);
     world.open_in("zh-TW");
-    let browser = &world.browser;
-    let enter = || browser.press("Enter");
+    let enter = || world.press("Enter");
     let focus = |selector: &str| {
         for _ in 0..60 {
-            browser.press("Tab");
-            if browser.truth(&format!("document.activeElement.matches('{selector}')")) {
+            world.press("Tab");
+            if world.truth(&format!("document.activeElement.matches('{selector}')")) {
                 return;
             }
         }
-        panic!("no Tab comes to {selector}: {}", browser.get("document.body.innerHTML"));
+        panic!("no Tab comes to {selector}: {}", world.get("document.body.innerHTML"));
     };
     let choose = |path: &Path| {
         focus("#choose");
         enter();
         let deadline = Instant::now() + Duration::from_secs(60);
         let opened = loop {
-            if let Some(opened) = browser.events("Page.fileChooserOpened").pop() {
+            if let Some(opened) = world.events("Page.fileChooserOpened").pop() {
                 break opened;
             }
             assert!(Instant::now() < deadline, "no file chooser opens");
         };
         let files = json!({ "files": [path], "backendNodeId": opened["backendNodeId"] });
-        browser.devtools("DOM.setFileInputFiles", files);
+        world.devtools("DOM.setFileInputFiles", files);
     };
-    browser.devtools("Page.setInterceptFileChooserDialog", json!({ "enabled": true }));
-    browser.run(
+    world.devtools("Page.setInterceptFileChooserDialog", json!({ "enabled": true }));
+    world.run(
         "window.copied = [];
          navigator.clipboard.writeText = async (text) => { copied.push(text); };",
     );
@@ -366,12 +327,12 @@ fn the_keyboard_does_everything() {
     choose(&a);
     world.wait_stalls(1);
     focus("li .stop");
-    assert_eq!(browser.get("document.activeElement.ariaLabel"), "取消 a.txt");
+    assert_eq!(world.get("document.activeElement.ariaLabel"), "取消 a.txt");
     enter();
     world.wait_all(1, &["cancelled"]);
     world.bucket.release();
     focus("li .again");
-    browser.press(" ");
+    world.press(" ");
     world.wait_all(1, &["done"]);
     world.assert_stored("user/a.txt", b"text");
 
@@ -383,18 +344,18 @@ fn the_keyboard_does_everything() {
         enter();
     }
     let url = format!("{}/user/a.txt", world.bucket.url());
-    browser.wait("copied.length === 2");
-    assert_eq!(browser.get("copied"), json!(["user/a.txt", url]));
-    browser.wait_text("#news", "已複製");
+    world.wait("copied.length === 2");
+    assert_eq!(world.get("copied"), json!(["user/a.txt", url]));
+    world.wait_text("#news", "已複製");
     focus("li .stop");
     enter();
-    browser.wait("!uploader.uploads.length && document.activeElement.id === 'choose'");
+    world.wait("!uploader.uploads.length && document.activeElement.id === 'choose'");
 
     // Names and folder, then all at once.
     focus("[value=local]");
-    browser.press("ArrowDown");
+    world.press("ArrowDown");
     focus("#folder");
-    browser.press("k");
+    world.press("k");
     world.stall(1);
     choose(&a);
     world.wait_stalls(1);
@@ -413,5 +374,5 @@ fn the_keyboard_does_everything() {
     );
     focus("#clear");
     enter();
-    browser.wait("document.querySelector('#queue').hidden && !uploader.uploads.length");
+    world.wait("document.querySelector('#queue').hidden && !uploader.uploads.length");
 }

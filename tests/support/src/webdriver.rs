@@ -7,13 +7,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Value, json};
 
-use crate::http::read_reply;
+use crate::{Folder, read_reply};
 
 const CHROMIUM: &str = "/usr/bin/chromium";
 const CHROMEDRIVER: &str = "/usr/bin/chromedriver";
@@ -55,7 +54,7 @@ struct Process {
     driver: Child,
     address: SocketAddr,
     session: String,
-    profile: PathBuf,
+    profile: Folder,
 }
 
 /// A browser with one new tab, which has all that a test changes: emulation, scripts, network
@@ -64,17 +63,7 @@ pub struct Browser {
     process: Option<Process>,
     is_alone: bool,
     /// Empty; for files that a test needs.
-    pub folder: PathBuf,
-}
-
-/// A new folder in the temporary one.
-fn folder(name: &str) -> PathBuf {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("appserver-{name}-{}-{number}", std::process::id());
-    let folder = std::env::temp_dir().join(name);
-    std::fs::create_dir_all(&folder).expect("a folder");
-    folder
+    pub folder: Folder,
 }
 
 impl Browser {
@@ -89,7 +78,7 @@ impl Browser {
     }
 
     fn of(process: Process, is_alone: bool) -> Browser {
-        let browser = Browser { process: Some(process), is_alone, folder: folder("files") };
+        let browser = Browser { process: Some(process), is_alone, folder: Folder::new() };
         let handle = browser.command("/window/new", &json!({ "type": "tab" }))["handle"].clone();
         let window = format!("{}/window", browser.process().session);
         browser.process().call("DELETE", &window, &json!({}));
@@ -114,10 +103,10 @@ impl Process {
                  tests/browser/install as root, or: apt-get install chromium chromium-driver"
             );
         }
-        let profile = folder("browser");
+        let profile = Folder::new();
         let mut command = Command::new("sh");
         command.args(["-c", DRIVER, "sh", CHROMEDRIVER]);
-        command.env("HOME", &profile).env("LANGUAGE", "en-US");
+        command.env("HOME", &profile.0).env("LANGUAGE", "en-US");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut driver = command.spawn().expect("chromedriver starts");
         let stdout = driver.stdout.take().expect("piped");
@@ -132,7 +121,7 @@ impl Process {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let mut process = Process { driver, address, session: String::new(), profile };
         let mut arguments: Vec<String> = ARGUMENTS.map(str::to_owned).into();
-        arguments.push(format!("--user-data-dir={}", process.profile.join("profile").display()));
+        arguments.push(format!("--user-data-dir={}", process.profile.path("profile")));
         let capabilities = json!({ "capabilities": { "alwaysMatch": {
             "goog:chromeOptions": { "binary": CHROMIUM, "args": arguments },
             "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
@@ -392,7 +381,6 @@ impl Process {
 impl Drop for Browser {
     fn drop(&mut self) {
         let process = self.process.take();
-        let _ = std::fs::remove_dir_all(&self.folder);
         if self.is_alone || std::thread::panicking() {
             return;
         }
