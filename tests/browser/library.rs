@@ -22,10 +22,11 @@ fn open_own(world: &World, html: &str) {
 }
 
 /// A page with `upload.js` alone.
-fn open_bare(world: &World) {
-    open_own(world, &format!("<script src=\"{SERVER}/upload.js\"></script>"));
-    let server = world.server.url();
-    world.run_with("window.server = arguments[0]", json!([server]));
+fn bare(changes: &[(&str, &str)]) -> World {
+    let world = world(changes);
+    let server = format!("<script>window.server = '{SERVER}'</script>");
+    open_own(&world, &format!("{server}<script src=\"{SERVER}/upload.js\"></script>"));
+    world
 }
 
 /// What an expression throws, in words.
@@ -39,9 +40,12 @@ fn the_classic_snippet_works_with_an_empty_file_too() {
     let world = world(&[]);
     open_own(&world, &documents::block(DOCUMENT, "html", "const lines = new Map()"));
     let files = [world.write("empty.txt", b""), world.write("mine.txt", b"mine")];
-    world.run("window.seen = [];
-         const note = () => seen.push(document.querySelector('ul').textContent);
-         new MutationObserver(note).observe(document.querySelector('ul'), { childList: true, subtree: true });");
+    world.run(
+        "window.seen = [];
+         const list = document.querySelector('ul');
+         const observer = new MutationObserver(() => seen.push(list.textContent));
+         observer.observe(list, { childList: true, subtree: true });",
+    );
     world.send_files("input", &files);
     world.wait_text("li:nth-child(1)", "empty.txt: done 100 % ");
     world.wait_text("li:nth-child(2)", "mine.txt: done 100 % ");
@@ -151,8 +155,7 @@ fn the_types_pass_the_strict_compiler() {
 
 #[test]
 fn add_takes_files_in_every_shape_and_names_what_is_none() {
-    let world = world(&[]);
-    open_bare(&world);
+    let world = bare(&[]);
     let added = world.get(
         "(() => {
             window.uploader = createUploader({ server: server + '//', onchange: undefined, ticket: null });
@@ -238,19 +241,23 @@ fn exceptions_of_callbacks_are_reported_and_stop_nothing() {
 /// What is changed from within a callback: nothing goes on behind it.
 #[test]
 fn callbacks_may_cancel_remove_and_retry() {
-    let world = world(&[]);
-    open_bare(&world);
-    world.run("window.problems = [];
+    let world = bare(&[]);
+    world.run(
+        "window.problems = [];
          addEventListener('error', (event) => problems.push(event.message));
          addEventListener('unhandledrejection', (event) => problems.push(`${event.reason}`));
          window.uploader = createUploader({ server, onchange(upload) {
              const [method, state] = upload.file.name.split(' ');
-             if (upload.state === state && !upload.seen) { upload.seen = true; uploader[method](upload); }
+             if (upload.state !== state || upload.seen) return;
+             upload.seen = true;
+             uploader[method](upload);
          } });
+         const states = ['waiting', 'signing', 'uploading', 'verifying', 'done'];
          const names = ['cancel', 'remove'].flatMap((method) =>
-             ['waiting', 'signing', 'uploading', 'verifying', 'done'].map((state) => `${method} ${state}`));
+             states.map((state) => `${method} ${state}`));
          uploader.add([...names, 'retry failed', 'retry cancelled', 'none'].map((name) =>
-             new File(['x'.repeat(300000)], name)));");
+             new File(['x'.repeat(300000)], name)));",
+    );
     world.get("uploader.settled().then(() => true)");
     let states = world.get("uploader.uploads.map(({ file, state }) => `${file.name}: ${state}`)");
     let expected = [
@@ -272,8 +279,7 @@ fn callbacks_may_cancel_remove_and_retry() {
 
 #[test]
 fn signals_and_destroy_end_what_is_at_work() {
-    let world = world(&[]);
-    open_bare(&world);
+    let world = bare(&[]);
     world.stall(4);
     world.run(
         "window.states = (uploader) => uploader.uploads.map(({ state }) => state).join();
@@ -302,8 +308,7 @@ fn signals_and_destroy_end_what_is_at_work() {
 
 #[test]
 fn a_ticket_that_fails_is_asked_for_again() {
-    let world = world(&[("UPLOAD_JWT_SECRET", SECRET)]);
-    open_bare(&world);
+    let world = bare(&[("UPLOAD_JWT_SECRET", SECRET)]);
     world.run_with(
         "const tries = [
              () => Promise.reject(Error('no network')),

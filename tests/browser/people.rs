@@ -13,11 +13,29 @@ fn every_language_says_everything() {
         ("zh-SG", "zh-Hans上传文件"),
         ("zh-Hans-HK", "zh-Hans上传文件"),
         ("de-DE", "enUpload files"),
+        ("zh-CN", "zh-Hans上传文件"),
     ] {
         world.open_in(languages);
         let said = world.get("document.documentElement.lang + document.title");
         assert_eq!(said, expected, "{languages}");
     }
+    // In Chinese everything is, whatever becomes of an upload.
+    let chinese = "(text) => /[\\u4e00-\\u9fff]/.test(text) && !/[a-z]{3}/i.test(text)";
+    let words = "[...document.querySelectorAll('[data-text]')].map((e) => e.textContent)";
+    assert!(world.truth(&format!("{words}.every({chinese})")));
+    world.wait_text("#limits", "每个文件最大 1000 MB");
+    world.bucket.faults().posts.push_back(PostFault::Pass);
+    world.bucket.faults().fail_posts(1, 403, "AccessDenied");
+    world.run("uploader.options.parallel = 1");
+    world.upload(&[("一.txt", "text", ""), ("二.txt", "text", "")], &["done", "failed"]);
+    let statuses = ["完成 · 4 B · 已通过服务器验证", "失败 · 存储空间拒绝访问。"];
+    assert_eq!(world.statuses(), statuses);
+    let labels = "[...document.querySelectorAll('li [aria-label]')].map((e) => e.ariaLabel)";
+    let chinese = format!("(text) => ({chinese})(text.replace('txt', ''))");
+    assert!(world.truth(&format!("{labels}.every({chinese})")));
+    world.wait("/完成/.test(document.querySelector('#news').textContent)");
+    world.assert_clean(true);
+
     let languages = world.get("Object.keys(WORDS)");
     assert_eq!(languages, json!(["en", "zh-Hans", "zh-Hant"]));
     // The same keys with as many values to fill in, and nothing left in English.
@@ -61,19 +79,15 @@ fn types_are_called_what_people_call_them() {
     world.wait("document.querySelector('#limits').textContent");
     let line = "Up to 1000 MB a file · PDF, Excel (.xlsx), JPEG only";
     assert_eq!(world.text("#limits"), line);
-    world.upload(
-        &[
-            (
-                "a.docx",
-                "x",
-                "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-            ),
-            ("b.heic", "x", ""),
-            ("c", "x", ""),
-            ("d.mov", "x", "video/quicktime"),
-        ],
-        &["failed"],
-    );
+    let word = "application/vnd.openxmlformats-officedocument.wordprocessingml.document";
+    let movie = "video/quicktime";
+    world.choose(&[
+        ("a.docx", "x", word),
+        ("b.heic", "x", ""),
+        ("c", "x", ""),
+        ("d.mov", "x", movie),
+    ]);
+    world.wait_all(4, &["failed"]);
     let said = |seen: &str| format!("Failed · Not allowed: {seen}. PDF, Excel (.xlsx), JPEG only");
     assert_eq!(world.statuses(), ["Word (.docx)", "HEIC", "Unknown type", "MOV"].map(said));
     for (media, name) in [

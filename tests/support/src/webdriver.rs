@@ -164,19 +164,16 @@ impl Browser {
     /// page that looks again and again: a command takes more than a hundred looks.
     pub fn wait(&self, expression: &str) {
         let script = format!(
-            "return new Promise((done, failed) => {{
-                 let looks = 0;
-                 const look = () => {{
-                     try {{
-                         const is_true = Boolean({expression});
-                         looks += 1;
-                         if (is_true || looks === 50) done(is_true);
-                         else setTimeout(look, 10);
-                     }} catch (error) {{
-                         failed(error);
-                     }}
-                 }};
-                 look();
+            "let looks = 0;
+             return new Promise(function look(done, failed) {{
+                 try {{
+                     if ({expression}) return done(true);
+                 }} catch (error) {{
+                     return failed(error);
+                 }}
+                 looks += 1;
+                 if (looks === 50) done(false);
+                 else setTimeout(look, 10, done, failed);
              }})"
         );
         let deadline = Instant::now() + PATIENCE;
@@ -321,25 +318,17 @@ impl Browser {
 
     /// The largest resident memory of the browser's tabs, in bytes; Chromium's own pages are none.
     pub fn tab_memory(&self) -> u64 {
+        let profile = self.process().profile.path("profile");
         let mut largest = 0;
-        let mut family = vec![self.process().driver.id()];
-        while let Some(pid) = family.pop() {
-            let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
-            let is_tab = |line: &String| {
-                line.contains("--type=renderer") && !line.contains("--top-chrome-webui")
-            };
-            if read("cmdline").is_ok_and(|line| is_tab(&line)) {
-                let status = read("status").unwrap_or_default();
+        for process in std::fs::read_dir("/proc").expect("Linux").flatten() {
+            // One that ends meanwhile has neither.
+            let read = |name: &str| std::fs::read_to_string(process.path().join(name));
+            let (Ok(line), Ok(status)) = (read("cmdline"), read("status")) else { continue };
+            let is_tab = line.contains("--type=renderer") && !line.contains("--top-chrome-webui");
+            if is_tab && line.contains(&profile) {
                 let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
                 let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
                 largest = largest.max(kilobytes.unwrap_or(0) * 1024);
-            }
-            for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten() {
-                let Ok(task) = task else { continue };
-                let children = std::fs::read_to_string(task.path().join("children"));
-                let children = children.unwrap_or_default();
-                family
-                    .extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
             }
         }
         largest
