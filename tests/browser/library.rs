@@ -6,13 +6,6 @@ use super::*;
 const DOCUMENT: &str = "static/README.md";
 const SERVER: &str = "https://upload.example.com";
 
-/// A folder of the repository's tools, which tests/browser/install fetches.
-fn tool(path: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(path);
-    assert!(path.exists(), "{} is missing: run tests/browser/install", path.display());
-    path
-}
-
 /// Opens a page of one's own, as a file, with a snippet of the document in it.
 fn open_own(world: &World, html: &str) {
     let html = html.replace(SERVER, &world.server.url());

@@ -298,8 +298,18 @@ fn a_missing_cors_rule_is_named_at_once() {
 }
 
 #[test]
-fn sizes_and_times_are_round() {
+fn sizes_times_and_types_are_what_people_say() {
     let world = world(&[]);
+    for (media, name) in [
+        ("image/*", "Images"),
+        ("image/svg+xml", "SVG"),
+        ("application/vnd.ms-excel", "Excel (.xls)"),
+        ("application/x-7z-compressed", "7Z-COMPRESSED"),
+        ("text/csv", "CSV"),
+        ("font/*", "font/*"),
+    ] {
+        assert_eq!(world.get(&format!("typeName('{media}')")), name, "{media}");
+    }
     let sizes = [
         ("0", "0 B"),
         ("1023", "1023 B"),
