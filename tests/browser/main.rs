@@ -586,9 +586,12 @@ fn errors_of_oss_become_sentences() {
         let posts: Vec<_> = posts.by_ref().take(tries).collect();
         assert!(posts.iter().all(|post| post.code == code), "{code}: {posts:?}");
         let facts = &facts[number];
-        assert!(facts.starts_with("Name in the bucketuser/"), "{facts}");
-        assert!(facts.contains(&format!("Error{code}MessageBroken on purpose.")), "{facts}");
-        assert!(facts.contains(&posts[tries - 1].request_id), "{facts}");
+        assert!(facts.starts_with("Name in the bucketuser/"), "{code}: {facts}");
+        assert!(
+            facts.contains(&format!("Error{code}MessageBroken on purpose.")),
+            "{code}: {facts}"
+        );
+        assert!(facts.contains(&posts[tries - 1].request_id), "{code}: {facts}");
     }
     assert_eq!(posts.next().map(|post| post.key), None, "there was one try more");
     world.click("#clear");
