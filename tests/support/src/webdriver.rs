@@ -43,7 +43,6 @@ const ARGUMENTS: [&str; 16] = [
     // The next test's tab goes on in the process of the last.
     "--renderer-process-limit=1",
     "--process-per-site",
-    "--disable-site-isolation-trials",
 ];
 
 /// Browsers that a test has ended with, to be taken over by the next.
