@@ -26,6 +26,14 @@ impl Reply {
         self.headers.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
     }
 
+    /// Status and word of the response to a callback, or of a refusal: `200 OK`, `400 token is
+    /// missing`.
+    pub fn verdict(&self) -> String {
+        let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        let word = body["reason"].as_str().or(body["Status"].as_str());
+        format!("{} {}", self.status, word.unwrap_or_default())
+    }
+
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }

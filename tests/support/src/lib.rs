@@ -12,6 +12,7 @@ pub mod proxy;
 mod server;
 pub mod siege;
 pub mod systemd;
+pub mod tickets;
 pub mod trust;
 pub mod webdriver;
 pub mod world;

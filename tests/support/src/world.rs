@@ -4,10 +4,13 @@
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::path::Path;
+use std::time::Duration;
 
-use oss_standin::{Options, Standin};
-use serde_json::Value;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use oss_standin::{CallbackRecord, Options, PUB_KEY_URL, Standin};
+use serde_json::{Value, json};
 
+use crate::trust::{JWT_SECRET, TOKEN_KEY, now, ticket};
 use crate::{Folder, Reply, Run, Server, request, run};
 
 /// The path of the original contract, and of the one with V4 signatures.
@@ -146,5 +149,87 @@ impl Deref for World {
 
     fn deref(&self) -> &Site {
         &self.site
+    }
+}
+
+/// Of a server that asks for upload tokens and issues callback tokens.
+pub const TOKENS: [(&str, &str); 3] = [
+    ("UPLOAD_JWT_SECRET", JWT_SECRET),
+    ("CALLBACK_TOKEN", "on"),
+    ("CALLBACK_TOKEN_KEY", TOKEN_KEY),
+];
+
+/// A ticket of ten minutes with these claims beside `sub`.
+pub fn ticket_with(subject: &str, claims: &Value) -> String {
+    let mut all = json!({ "sub": subject, "exp": now() + 600 });
+    for (name, value) in claims.as_object().expect("claims") {
+        all[name] = value.clone();
+    }
+    ticket(JWT_SECRET, &all)
+}
+
+pub fn ticket_for(subject: &str) -> String {
+    ticket_with(subject, &json!({}))
+}
+
+/// Posts a callback whose signature and key are as they are.
+pub fn call_with(server: &Server, target: &str, signed: (&str, &str), body: &str) -> Reply {
+    let (authorization, key_url) = (signed.0, STANDARD.encode(signed.1));
+    let headers = [
+        ("Authorization", authorization),
+        ("x-oss-pub-key-url", &*key_url),
+        ("Content-Type", FORM),
+    ];
+    request(server.address, "POST", target, &headers, body.as_bytes())
+}
+
+impl Site {
+    /// Puts an object in and gives the callback's body for it.
+    pub fn put(&self, key: &str, bytes: &[u8]) -> String {
+        self.bucket.put(key, bytes, "text/plain");
+        let etag = self.bucket.object(key).expect("an object").etag;
+        let name = key.replace('/', "%2F");
+        format!("filename={name}&size={}&bucket=examplebucket&etag={etag}", bytes.len())
+    }
+
+    /// The callback that the bucket made last, of so many.
+    pub fn last_callback(&self, count: usize) -> CallbackRecord {
+        let mut callbacks = self.bucket.wait_for_callbacks(count, Duration::from_secs(30));
+        assert_eq!(callbacks.len(), count);
+        callbacks.pop().expect("a callback")
+    }
+
+    /// A callback that OSS's own key has signed, whoever made it do so.
+    pub fn call_to(&self, server: &Server, target: &str, body: &str) -> Reply {
+        let authorization = self.bucket.sign(target, body.as_bytes());
+        call_with(server, target, (&authorization, PUB_KEY_URL), body)
+    }
+}
+
+impl World {
+    pub fn call(&self, target: &str, body: &str) -> Reply {
+        self.call_to(&self.server, target, body)
+    }
+
+    /// What who shows this ticket is told at a path.
+    pub fn ask(&self, target: &str, ticket: &str) -> Reply {
+        self.get(target, &[("Authorization", &format!("Bearer {ticket}"))])
+    }
+
+    /// The V4 policy for who shows this ticket.
+    pub fn policy_of(&self, ticket: &str) -> Value {
+        let reply = self.ask(V4, ticket);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        serde_json::from_slice(&reply.body).expect("JSON")
+    }
+
+    pub fn policy_for(&self, subject: &str) -> Value {
+        self.policy_of(&ticket_for(subject))
+    }
+
+    /// The line of the POST that was answered last.
+    pub fn last_post(&self) -> String {
+        let mut log = self.server.log().into_iter();
+        log.rfind(|line| line.contains(" POST ")).expect("a POST")
     }
 }
