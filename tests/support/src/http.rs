@@ -26,6 +26,12 @@ impl Reply {
         self.headers.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
     }
 
+    /// The body, which must be JSON.
+    pub fn json(&self) -> Value {
+        let body = serde_json::from_slice(&self.body);
+        body.unwrap_or_else(|error| panic!("{error}: {} {}", self.status, self.text()))
+    }
+
     /// Status and word of the response to a callback, or of a refusal: `200 OK`, `400 token is
     /// missing`.
     pub fn verdict(&self) -> String {

@@ -21,7 +21,7 @@ pub use disk::Disk;
 pub use folder::Folder;
 pub use http::{Connection, Reply, post_form, read_reply, request, send, upload};
 pub use order::{Event, Order};
-pub use server::{Run, Server, binary, run};
+pub use server::{PLAIN, Run, Server, binary, run};
 
 /// Says that a test cannot run here, and why; `tests/run` counts it at its end. Written past the
 /// harness, which shows nothing of tests that pass.

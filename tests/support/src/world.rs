@@ -220,7 +220,7 @@ impl World {
     pub fn policy_of(&self, ticket: &str) -> Value {
         let reply = self.ask(V4, ticket);
         assert_eq!(reply.status, 200, "{}", reply.text());
-        serde_json::from_slice(&reply.body).expect("JSON")
+        reply.json()
     }
 
     pub fn policy_for(&self, subject: &str) -> Value {
