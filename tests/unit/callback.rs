@@ -3,7 +3,10 @@
 
 use appserver::oss::callback::{Claim, PublicKey, fields, template};
 use appserver::reject::Reject;
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use oss_standin::{Options, Standin};
 use serde_json::Value;
+use support::world::FORM;
 
 struct Example {
     authorization: String,
@@ -40,6 +43,7 @@ fn verify(e: &Example) -> Result<(), Reject> {
     claim.verify(&e.key).map(|_| ())
 }
 
+/// The RSA signature of Alibaba's example, over the string to sign that the example gives.
 #[test]
 fn the_documented_callback_verifies() {
     let (example, vector) = example();
@@ -48,6 +52,7 @@ fn the_documented_callback_verifies() {
     assert_eq!(verify(&example), Ok(()));
 }
 
+/// Tampering with a signed callback: a bit of path, query or body, a query dropped or extended.
 #[test]
 fn no_byte_of_path_query_or_body_may_change() {
     let (original, _) = example();
@@ -75,9 +80,9 @@ fn no_byte_of_path_query_or_body_may_change() {
     }
 }
 
+/// Bit flips in the RSA signature; one too short or too long; base64 without its padding.
 #[test]
 fn no_bit_of_the_signature_may_change() {
-    use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
     let (original, _) = example();
     let signature = BASE64.decode(&original.authorization).unwrap();
     assert_eq!(signature.len(), 64);
@@ -104,6 +109,7 @@ fn no_bit_of_the_signature_may_change() {
     }
 }
 
+/// Percent-encoding in the string to sign: double decoding would let one signature serve two paths.
 #[test]
 fn the_path_is_decoded_once_and_the_query_never() {
     for (target, expected) in [
@@ -127,20 +133,20 @@ fn the_path_is_decoded_once_and_the_query_never() {
     assert_eq!(string_to_sign("/%FF", b"").unwrap(), b"/\xff\n");
 }
 
+/// Form and JSON: blanks, percent-encoding, bytes that are no UTF-8, a byte order mark.
 #[test]
 fn bodies_are_read_as_their_type_says() {
     let (example, _) = example();
+    // Only what is verified can be read, so the table's bodies are signed with a throw-away key.
+    let standin = Standin::start(Options::default()).unwrap();
+    let key = PublicKey::from_pem(standin.public_key_pem()).unwrap();
     let read = |body: &str, content_type| {
-        // Only what is verified can be read, so sign the table's bodies with a throw-away key.
-        let standin = standin_key();
         let authorization = standin.sign("/", body.as_bytes());
         let claim = Claim::new(&authorization, &example.key_url, "/", body.as_bytes()).unwrap();
-        let key = PublicKey::from_pem(standin.public_key_pem()).unwrap();
         let fields = fields(&claim.verify(&key).unwrap(), content_type)?;
         Some(fields.into_iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join("|"))
     };
-    let form = "application/x-www-form-urlencoded";
-    let json = "application/json";
+    let (form, json) = (FORM, "application/json");
     for (content_type, body, expected) in [
         (form, "a=1&b=2", Some("a=1|b=2")),
         (form, "a=%E4%B8%AD+%2B&b=", Some("a=中 +|b=")),
@@ -158,13 +164,10 @@ fn bodies_are_read_as_their_type_says() {
     }
 }
 
-fn standin_key() -> oss_standin::Standin {
-    oss_standin::Standin::start(oss_standin::Options::default()).unwrap()
-}
-
+/// `CALLBACK_BODY`, form or JSON.
 #[test]
 fn a_template_tells_which_name_carries_which_variable() {
-    let form = template("f=${object}&n=x&s=${size}", "application/x-www-form-urlencoded").unwrap();
+    let form = template("f=${object}&n=x&s=${size}", FORM).unwrap();
     assert_eq!(form["f"], "${object}");
     assert_eq!(form["n"], "x");
     let json = template(r#"{"f":${object},"s":${size}}"#, "application/json").unwrap();
@@ -175,9 +178,9 @@ fn a_template_tells_which_name_carries_which_variable() {
     }
 }
 
+/// PEM files that are none, or of a private key, or HTML of a captive portal.
 #[test]
 fn keys_that_are_not_keys_are_refused() {
-    let (_, _) = example();
     for bad in [
         "",
         "-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----",
