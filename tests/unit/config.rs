@@ -161,6 +161,7 @@ fn every_mistake_names_its_variable() {
         ("OSS_STS_ENDPOINT", "http://100.100.100.200", "is not https://HOST"),
         ("OSS_ECS_ENDPOINT", "http://10.0.0.1", "is not http://100.100.100.200 or https"),
         ("OSS_ECS_ROLE", "a-role", "set, and another key or role is too: which is it?"),
+        ("UPLOAD_CONTENT_TYPES", "'image/png'", "begins or ends with a quote"),
         ("EXPIRE_TIME", "\"30\"", "begins or ends with a quote"),
         ("EXPIRE_TIM", "30", "unknown variable; is it EXPIRE_TIME?"),
         ("OSS_ACESS_KEY_ID", "x", "unknown variable; is it OSS_ACCESS_KEY_ID?"),
