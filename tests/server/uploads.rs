@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,18 +15,18 @@ use std::time::{Duration, Instant};
 
 use appserver::http::MAX_BODY_BYTES;
 use appserver::trust::upload_log::UploadLog;
-use oss_standin::{Options, Standin};
 use serde_json::Value;
-use support::Connection;
-use support::documents;
-use support::trust::{callback, callback_token, now};
-use support::{Disk, Event, Folder, Order, Reply, Server, binary, request, run};
+use support::trust::{TOKEN_KEY, callback, callback_token, now};
+use support::world::{FORM, Site, TOKENS, objects};
+use support::{Connection, Disk, Event, Folder, Order, PLAIN, Reply, Server};
+use support::{binary, documents, request, run};
 
 const DAY: u64 = 86_400;
 /// 2026-11-21T12:00:00Z
 const NOON: u64 = 1_795_262_400;
-const TOKEN_KEY: &str = "tokenKeyOfMoreThanThirtyTwoCharacters";
-const NOT_RECORDED: &str = "upload could not be recorded";
+const TODAY: &str = "uploads-2026-11-21.jsonl";
+const NO_KEY_HOST: (&str, &str) = ("CALLBACK_KEY_ORIGIN", "http://127.0.0.1:9");
+const NOT_RECORDED: &str = "500 upload could not be recorded";
 
 fn names(folder: &Path) -> Vec<String> {
     let names = fs::read_dir(folder).unwrap();
@@ -35,23 +36,18 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The objects in all files of a record; every line is whole and parses.
-fn objects(folder: &Path) -> Vec<String> {
-    let mut objects = Vec::new();
-    for name in names(folder) {
-        let text = fs::read_to_string(folder.join(&name)).unwrap();
-        assert!(text.is_empty() || text.ends_with('\n'), "{name} is torn");
-        for line in text.lines() {
-            let line: Value = serde_json::from_str(line).unwrap_or_else(|error| {
-                panic!("{name}: {error}: {line:?}");
-            });
-            objects.push(line["object"].as_str().unwrap().to_owned());
-        }
-    }
-    objects
+// The module.
+
+fn open(folder: &Folder, now: u64) -> io::Result<UploadLog> {
+    UploadLog::open(folder.0.clone(), now)
 }
 
-// The module.
+/// A record that is open, in a folder of its own.
+fn new_log() -> (Folder, UploadLog) {
+    let folder = Folder::new();
+    let uploads = open(&folder, NOON).unwrap();
+    (folder, uploads)
+}
 
 /// Appends text as the lines of an upload of its own.
 fn append(uploads: &mut UploadLog, text: &str, now: u64) -> io::Result<()> {
@@ -59,16 +55,16 @@ fn append(uploads: &mut UploadLog, text: &str, now: u64) -> io::Result<()> {
     uploads.append(&BTreeMap::from([(ID.fetch_add(1, Relaxed), text.to_owned())]), now)
 }
 
+/// Rotation at midnight, UTC.
 #[test]
 fn each_day_has_its_file() {
-    let folder = Folder::new();
-    let mut uploads = UploadLog::open(folder.0.clone(), NOON).unwrap();
-    assert_eq!(names(&folder.0), ["uploads-2026-11-21.jsonl"]);
+    let (folder, mut uploads) = new_log();
+    assert_eq!(names(&folder.0), [TODAY]);
     append(&mut uploads, "1\n", NOON).unwrap();
     append(&mut uploads, "2\n3\n", NOON + DAY / 2 - 1).unwrap();
     append(&mut uploads, "4\n", NOON + DAY / 2).unwrap();
     append(&mut uploads, "5\n", NOON + 41 * DAY).unwrap();
-    assert_eq!(folder.read("uploads-2026-11-21.jsonl"), "1\n2\n3\n");
+    assert_eq!(folder.read(TODAY), "1\n2\n3\n");
     assert_eq!(folder.read("uploads-2026-11-22.jsonl"), "4\n");
     assert_eq!(folder.read("uploads-2027-01-01.jsonl"), "5\n");
     assert_eq!(names(&folder.0).len(), 3);
@@ -78,7 +74,7 @@ fn each_day_has_its_file() {
 #[test]
 fn the_clock_at_1970_and_stepping_back() {
     let folder = Folder::new();
-    let mut uploads = UploadLog::open(folder.0.clone(), 0).unwrap();
+    let mut uploads = open(&folder, 0).unwrap();
     for (line, now) in [
         ("a\n", 0),
         ("b\n", 1),
@@ -92,9 +88,10 @@ fn the_clock_at_1970_and_stepping_back() {
     }
     assert_eq!(folder.read("uploads-1970-01-01.jsonl"), "a\nb\nf\n");
     assert_eq!(folder.read("uploads-2026-11-19.jsonl"), "d\n");
-    assert_eq!(folder.read("uploads-2026-11-21.jsonl"), "c\ne\ng\n");
+    assert_eq!(folder.read(TODAY), "c\ne\ng\n");
 }
 
+/// A torn write at the end of a file is cut off; a whole line without its line feed gets it.
 #[test]
 fn a_torn_tail_is_taken_off_at_the_start() {
     let long = "x".repeat(200_000);
@@ -117,12 +114,11 @@ fn a_torn_tail_is_taken_off_at_the_start() {
         (&format!("{long}\n{long}\n{long}"), &format!("{long}\n{long}\n")),
     ] {
         let folder = Folder::new();
-        let path = folder.0.join("uploads-2026-11-21.jsonl");
-        fs::write(&path, before).unwrap();
-        let mut uploads = UploadLog::open(folder.0.clone(), NOON).unwrap();
-        assert!(fs::read_to_string(&path).unwrap() == after, "{} bytes", before.len());
+        fs::write(folder.0.join(TODAY), before).unwrap();
+        let mut uploads = open(&folder, NOON).unwrap();
+        assert!(folder.read(TODAY) == after, "{} bytes", before.len());
         append(&mut uploads, "new\n", NOON).unwrap();
-        assert!(fs::read_to_string(&path).unwrap() == format!("{after}new\n"));
+        assert!(folder.read(TODAY) == format!("{after}new\n"));
     }
 }
 
@@ -130,50 +126,48 @@ fn a_torn_tail_is_taken_off_at_the_start() {
 #[test]
 fn a_torn_tail_of_another_day_is_taken_off_too() {
     let folder = Folder::new();
-    for (name, text) in [
-        ("uploads-2026-11-20.jsonl", "{}\n{\"time\":"),
-        ("uploads-2026-11-21.jsonl", "{}\n{"),
-        ("uploads-2026-11-22.jsonl", "{}\n{"), // the clock stepped back
-        ("notes.txt", "not\nours"),
-    ] {
-        fs::write(folder.0.join(name), text).unwrap();
+    let files = [
+        ("uploads-2026-11-20.jsonl", "{}\n{\"time\":", "{}\n"),
+        (TODAY, "{}\n{", "{}\n"),
+        ("uploads-2026-11-22.jsonl", "{}\n{", "{}\n"), // the clock stepped back
+        ("notes.txt", "not\nours", "not\nours"),
+    ];
+    for (name, before, _) in files {
+        fs::write(folder.0.join(name), before).unwrap();
     }
-    UploadLog::open(folder.0.clone(), NOON).unwrap();
-    assert_eq!(folder.read("uploads-2026-11-20.jsonl"), "{}\n");
-    assert_eq!(folder.read("uploads-2026-11-21.jsonl"), "{}\n");
-    assert_eq!(folder.read("uploads-2026-11-22.jsonl"), "{}\n");
-    assert_eq!(folder.read("notes.txt"), "not\nours");
+    open(&folder, NOON).unwrap();
+    for (name, _, after) in files {
+        assert_eq!(folder.read(name), after, "{name}");
+    }
 }
 
+/// logrotate, with and without copytruncate, and a backup that is restored.
 #[test]
 fn a_file_that_is_renamed_removed_or_truncated_is_followed() {
     let folder = Folder::new();
-    let path = folder.0.join("uploads-2026-11-21.jsonl");
-    let mut uploads = UploadLog::open(folder.0.clone(), NOON).unwrap();
+    let path = folder.0.join(TODAY);
+    let mut uploads = open(&folder, NOON).unwrap();
     append(&mut uploads, "1\n", NOON).unwrap();
     fs::rename(&path, folder.0.join("rotated")).unwrap();
     append(&mut uploads, "2\n", NOON).unwrap();
     fs::remove_file(&path).unwrap();
     append(&mut uploads, "3\n", NOON).unwrap();
-    assert_eq!(
-        (folder.read("rotated"), fs::read_to_string(&path).unwrap()),
-        ("1\n".into(), "3\n".into())
-    );
+    assert_eq!([folder.read("rotated"), folder.read(TODAY)], ["1\n", "3\n"]);
     // logrotate's copytruncate
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
     append(&mut uploads, "4\n", NOON).unwrap();
-    assert_eq!(fs::read_to_string(&path).unwrap(), "4\n");
+    assert_eq!(folder.read(TODAY), "4\n");
     // Another file in its place, as a restored backup would be.
     fs::write(folder.0.join("other"), "0\n").unwrap();
     fs::rename(folder.0.join("other"), &path).unwrap();
     append(&mut uploads, "5\n", NOON).unwrap();
-    assert_eq!(fs::read_to_string(&path).unwrap(), "0\n5\n");
+    assert_eq!(folder.read(TODAY), "0\n5\n");
 }
 
+/// A folder that is deleted, or moved away and made anew, while it is written to.
 #[test]
 fn a_folder_that_goes_is_an_error_until_it_is_back() {
-    let folder = Folder::new();
-    let mut uploads = UploadLog::open(folder.0.clone(), NOON).unwrap();
+    let (folder, mut uploads) = new_log();
     append(&mut uploads, "1\n", NOON).unwrap();
     fs::remove_dir_all(&folder.0).unwrap();
     for now in [NOON, NOON + 1, NOON + DAY] {
@@ -182,22 +176,23 @@ fn a_folder_that_goes_is_an_error_until_it_is_back() {
     }
     fs::create_dir(&folder.0).unwrap();
     append(&mut uploads, "3\n", NOON).unwrap();
-    assert_eq!(folder.read("uploads-2026-11-21.jsonl"), "3\n");
+    assert_eq!(folder.read(TODAY), "3\n");
     // Moved away and made anew: what comes then is in the new one.
     let away = folder.0.with_extension("away");
     fs::rename(&folder.0, &away).unwrap();
     fs::create_dir(&folder.0).unwrap();
     append(&mut uploads, "4\n", NOON).unwrap();
-    assert_eq!(folder.read("uploads-2026-11-21.jsonl"), "4\n");
-    assert_eq!(fs::read_to_string(away.join("uploads-2026-11-21.jsonl")).unwrap(), "3\n");
+    assert_eq!(folder.read(TODAY), "4\n");
+    assert_eq!(fs::read_to_string(away.join(TODAY)).unwrap(), "3\n");
     fs::remove_dir_all(&away).unwrap();
 }
 
+/// Missing, read-only, or with a folder where the file should be.
 #[test]
 fn a_folder_that_cannot_be_written_is_an_error_at_once() {
     let folder = Folder::new();
-    fs::create_dir(folder.0.join("uploads-2026-11-21.jsonl")).unwrap();
-    assert!(UploadLog::open(folder.0.clone(), NOON).is_err());
+    fs::create_dir(folder.0.join(TODAY)).unwrap();
+    assert!(open(&folder, NOON).is_err());
     assert!(UploadLog::open(folder.0.join("nothing"), NOON).is_err());
     assert!(UploadLog::open("/proc".into(), NOON).is_err());
 }
@@ -218,29 +213,28 @@ fn append_ids(uploads: &mut UploadLog, ids: std::ops::Range<u64>, now: u64) {
 /// The last 50,000 at least, and never more than twice as many.
 #[test]
 fn what_was_recorded_is_known_across_midnight_and_restarts() {
-    let folder = Folder::new();
-    let mut uploads = UploadLog::open(folder.0.clone(), NOON).unwrap();
+    let (folder, mut uploads) = new_log();
     assert!(!uploads.has(0));
     append_ids(&mut uploads, 0..30_000, NOON);
     append_ids(&mut uploads, 30_000..70_000, NOON + DAY);
     append_ids(&mut uploads, 70_000..80_500, NOON + 3 * DAY);
     assert!((30_500..80_500).all(|id| uploads.has(id)) && !uploads.has(80_500));
     drop(uploads);
-    let uploads = UploadLog::open(folder.0.clone(), NOON + 4 * DAY).unwrap();
+    let uploads = open(&folder, NOON + 4 * DAY).unwrap();
     let known: Vec<u64> = (0..100_000).filter(|id| uploads.has(*id)).collect();
     assert_eq!(known, (30_500..80_500).collect::<Vec<_>>());
     drop(uploads);
-    let mut uploads = UploadLog::open(folder.0.clone(), NOON + 5 * DAY).unwrap();
+    let mut uploads = open(&folder, NOON + 5 * DAY).unwrap();
     append_ids(&mut uploads, 100_000..200_000, NOON + 5 * DAY);
     append_ids(&mut uploads, 200_000..210_000, NOON + 6 * DAY);
     assert!((160_000..210_000).all(|id| uploads.has(id)));
     assert!((0..110_000).all(|id| !uploads.has(id)), "they would be without end");
 }
 
+/// A failed append is no duplicate when it is told again.
 #[test]
 fn what_could_not_be_written_is_not_known() {
-    let folder = Folder::new();
-    let mut uploads = UploadLog::open(folder.0.clone(), NOON).unwrap();
+    let (folder, mut uploads) = new_log();
     fs::remove_dir_all(&folder.0).unwrap();
     assert!(uploads.append(&BTreeMap::from([(7, line_of(7))]), NOON).is_err() && !uploads.has(7));
     fs::create_dir(&folder.0).unwrap();
@@ -251,13 +245,12 @@ fn what_could_not_be_written_is_not_known() {
 /// Who waits for the lock of a running server's folder waits until that server ends.
 #[test]
 fn the_folder_stays_locked_across_midnight_and_errors() {
-    let folder = Folder::new();
-    let mut uploads = UploadLog::open(folder.0.clone(), NOON).unwrap();
+    let (folder, mut uploads) = new_log();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let intruder = scope.spawn(|| {
             while !is_over.load(Relaxed) {
-                if UploadLog::open(folder.0.clone(), NOON).is_ok() {
+                if open(&folder, NOON).is_ok() {
                     return true;
                 }
             }
@@ -306,7 +299,7 @@ fn a_huge_line_is_read_in_little_memory() {
     assert_eq!([1, 2, 3].map(|id| uploads.has(id)), [true, true, false]);
 }
 
-/// Only `uploads-YYYY-MM-DD.jsonl`, and only regular files of the folder itself.
+/// Only `uploads-YYYY-MM-DD.jsonl`, and only regular files of the folder itself: no symlink, no FIFO.
 #[test]
 fn what_is_not_ours_is_left_alone() {
     let (folder, outside) = (Folder::new(), Folder::new());
@@ -330,14 +323,13 @@ fn what_is_not_ours_is_left_alone() {
     fs::create_dir(folder.0.join("uploads-2026-11-18.jsonl")).unwrap();
     let fifo = folder.0.join("uploads-2026-11-17.jsonl");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-    let open = |now| UploadLog::open(folder.0.clone(), now);
-    open(NOON).unwrap();
+    open(&folder, NOON).unwrap();
     for name in names {
         assert_eq!(folder.read(name), torn, "{name}");
     }
     assert_eq!(outside.read("elsewhere"), torn);
     for days in [2, 3, 4] {
-        assert!(open(NOON - days * DAY).is_err(), "the day's file is not a regular one");
+        assert!(open(&folder, NOON - days * DAY).is_err(), "the day's file is not a regular one");
     }
     assert_eq!(outside.read("elsewhere"), torn);
 }
@@ -346,48 +338,54 @@ fn what_is_not_ours_is_left_alone() {
 #[test]
 fn a_file_without_lines_is_kept_as_it_is() {
     let folder = Folder::new();
-    let path = folder.0.join("uploads-2026-11-21.jsonl");
     let junk = "x".repeat(3_000_000);
-    fs::write(&path, &junk).unwrap();
-    let mut uploads = UploadLog::open(folder.0.clone(), NOON).unwrap();
+    fs::write(folder.0.join(TODAY), &junk).unwrap();
+    let mut uploads = open(&folder, NOON).unwrap();
     append(&mut uploads, "1\n", NOON).unwrap();
-    assert!(fs::read_to_string(&path).unwrap() == format!("{junk}\n1\n"));
+    assert!(folder.read(TODAY) == format!("{junk}\n1\n"));
 }
 
+/// A lock (flock) on the folder: a second process is refused.
 #[test]
 fn a_folder_has_one_writer() {
     let folder = Folder::new();
-    let first = UploadLog::open(folder.0.clone(), NOON).unwrap();
+    let first = open(&folder, NOON).unwrap();
     for now in [NOON, NOON + DAY] {
-        let error = UploadLog::open(folder.0.clone(), now).err().unwrap();
+        let error = open(&folder, now).err().unwrap();
         assert!(error.to_string().contains("another process"), "{error}");
     }
     drop(first);
-    let mut second = UploadLog::open(folder.0.clone(), NOON).unwrap();
+    let mut second = open(&folder, NOON).unwrap();
     // Made anew, it is another folder, and locked like the first.
     fs::remove_dir_all(&folder.0).unwrap();
     fs::create_dir(&folder.0).unwrap();
     append(&mut second, "1\n", NOON).unwrap();
-    assert!(UploadLog::open(folder.0.clone(), NOON).is_err());
+    assert!(open(&folder, NOON).is_err());
 }
 
 // The real binary.
 
-/// A server with a record, and who can call it back: with a good token and OSS's signature.
+/// A site whose servers are called back with a good token and OSS's signature.
 struct World {
-    bucket: Standin,
-    folder: Folder,
+    site: Site,
     record: PathBuf,
+}
+
+impl Deref for World {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.site
+    }
 }
 
 impl World {
     fn new() -> World {
-        let bucket = Standin::start(Options::default()).unwrap();
-        let folder = Folder::new();
-        fs::write(folder.0.join("key.pem"), bucket.public_key_pem()).unwrap();
-        let record = folder.0.join("record");
-        fs::create_dir(&record).unwrap();
-        World { bucket, folder, record }
+        // Only for the names in its body: nobody calls it.
+        let url = ("CALLBACK_URL", "http://127.0.0.1:9/callback");
+        let site = Site::new(&[url, TOKENS[1], TOKENS[2]]);
+        let record = site.folder.0.join("record");
+        World { site, record }
     }
 
     fn start(&self) -> Server {
@@ -401,22 +399,11 @@ impl World {
 
     fn start_with(&self, words: &[&str], changes: &[(&str, &str)]) -> Server {
         let program = binary();
-        let program = program.to_str().unwrap();
-        let words: Vec<&str> = words.iter().copied().chain([program, "127.0.0.1", "0"]).collect();
+        let words = [words, &[program.to_str().unwrap(), "127.0.0.1", "0"]].concat();
         let mut command = Command::new(words[0]);
         command.args(&words[1..]);
-        let key = self.folder.0.join("key.pem");
-        let vars = [
-            ("CALLBACK_PUBLIC_KEY_FILE", key.to_str().unwrap()),
-            // Only for the names in its body: nobody calls it.
-            ("CALLBACK_URL", "http://127.0.0.1:9/callback"),
-            ("CALLBACK_TOKEN", "on"),
-            ("CALLBACK_TOKEN_KEY", TOKEN_KEY),
-            ("UPLOAD_DIR", "user/"),
-            ("UPLOAD_LOG", self.record.to_str().unwrap()),
-            ("RUNTIME_DIRECTORY", self.folder.0.to_str().unwrap()),
-        ];
-        Server::spawn(command, &[&vars, changes].concat())
+        let folder = self.folder.path("");
+        Server::spawn(command, &self.vars(&[&[("RUNTIME_DIRECTORY", &*folder)], changes].concat()))
     }
 
     /// A callback about a new upload of an object, with `extra` bytes in a field of its own.
@@ -436,7 +423,7 @@ impl World {
             body += &format!("&reqId={}", request_id.trim());
         }
         let authorization = self.bucket.sign(&target, body.as_bytes());
-        callback(&target, &authorization, "application/x-www-form-urlencoded", body.as_bytes())
+        callback(&target, &authorization, FORM, body.as_bytes())
     }
 
     fn call(&self, server: &Server, object: &str) -> Reply {
@@ -448,15 +435,15 @@ impl World {
         Connection::open(server.address).unwrap().ask(&message).expect("an answer")
     }
 
+    fn send(&self, server: &Server, message: &[u8]) -> u16 {
+        let reply = Connection::open(server.address).unwrap().ask(message);
+        reply.expect("a response").status
+    }
+
     fn objects(&self) -> Vec<String> {
         let strip = |object: &String| object.strip_prefix("user/alice/").unwrap().to_owned();
         objects(&self.record).iter().map(strip).collect()
     }
-}
-
-/// 500, and the words.
-fn is_not_recorded(reply: &Reply) -> bool {
-    reply.status == 500 && reply.text().contains(NOT_RECORDED)
 }
 
 /// Once in a second at most, however many callbacks fail in it.
@@ -484,7 +471,7 @@ fn the_server_goes_on_without_its_folder_and_writes_again_when_it_is_back() {
 
     fs::remove_dir_all(&world.record).unwrap();
     for n in 0..50 {
-        assert!(is_not_recorded(&world.call(&server, &format!("lost{n}"))));
+        assert_eq!(world.call(&server, &format!("lost{n}")).verdict(), NOT_RECORDED);
     }
     assert!(complaints(&server)[0].contains("No such file"), "{:?}", complaints(&server));
     // What needs no record goes on.
@@ -498,6 +485,7 @@ fn the_server_goes_on_without_its_folder_and_writes_again_when_it_is_back() {
     complaints(&server);
 }
 
+/// `UPLOAD_LOG` that is a file, missing or read-only: one line, exit status 2.
 #[test]
 fn what_cannot_be_a_record_stops_the_start() {
     let folder = Folder::new();
@@ -516,16 +504,8 @@ fn what_cannot_be_a_record_stops_the_start() {
             support::skip("a folder that root cannot write needs the right to mount");
             continue;
         }
-        let run = run(
-            &["127.0.0.1", "0"],
-            &[
-                ("OSS_ACCESS_KEY_ID", "exampleAkId"),
-                ("OSS_ACCESS_KEY_SECRET", "exampleAkSecretNeverShown"),
-                ("OSS_HOST", "https://examplebucket.oss-cn-hangzhou.aliyuncs.com"),
-                ("CALLBACK_KEY_ORIGIN", "http://127.0.0.1:9"),
-                ("UPLOAD_LOG", path.to_str().unwrap()),
-            ],
-        );
+        let place = [("UPLOAD_LOG", path.to_str().unwrap()), NO_KEY_HOST];
+        let run = run(&["127.0.0.1", "0"], &[&PLAIN[..], &place].concat());
         assert_eq!(run.code, Some(2), "{path:?}: {}", run.stderr);
         let warns = |line: &&str| line.contains(" OSS_ACCESS_KEY_SECRET comes in the environment");
         let errors: Vec<&str> = run.stderr.lines().filter(|line| !warns(line)).collect();
@@ -558,7 +538,7 @@ fn fill(world: &World, server: &Server) -> Vec<String> {
     for n in 0..1000 {
         let reply = world.call_long(server, &n.to_string(), 1000);
         if reply.status != 200 {
-            assert!(is_not_recorded(&reply), "{}", reply.text());
+            assert_eq!(reply.verdict(), NOT_RECORDED);
             return acknowledged;
         }
         acknowledged.push(n.to_string());
@@ -572,7 +552,7 @@ fn survive(world: &World, server: &mut Server, acknowledged: &[String], more: im
     assert_eq!(world.objects(), acknowledged);
     for n in 0..50 {
         let reply = world.call_long(server, &format!("refused{n}"), 5000);
-        assert!(is_not_recorded(&reply), "{}", reply.text());
+        assert_eq!(reply.verdict(), NOT_RECORDED);
     }
     assert_eq!(world.objects(), acknowledged);
     let complaints = complaints(server);
@@ -600,7 +580,7 @@ fn a_file_size_limit_does_not_end_the_server() {
     });
 }
 
-/// Part of a line fits the last page, so the first write that fails is a short one.
+/// Disk full (ENOSPC): part of a line fits the last page, so the first write that fails is a short one.
 #[test]
 fn a_full_disk_is_500_until_there_is_space() {
     let world = World::new();
@@ -609,13 +589,13 @@ fn a_full_disk_is_500_until_there_is_space() {
         return;
     };
     let mut server = world.start();
-    let filler = world.folder.0.join("record").join("filler");
+    let filler = world.record.join("filler");
     let acknowledged = fill(&world, &server);
     assert_eq!(world.objects(), acknowledged);
     let more = || {
-        let resize =
-            Command::new("mount").args(["-o", "remount,size=1m"]).arg(&world.record).status();
-        assert!(resize.unwrap().success());
+        let mut resize = Command::new("mount");
+        resize.args(["-o", "remount,size=1m"]).arg(&world.record);
+        assert!(resize.status().unwrap().success());
     };
     survive(&world, &mut server, &acknowledged, more);
     // Full because of somebody else, and again not.
@@ -628,6 +608,7 @@ fn a_full_disk_is_500_until_there_is_space() {
     assert_eq!(world.objects().last().unwrap(), "last");
 }
 
+/// Recovery after a crash in the middle of a write, by the real binary.
 #[test]
 fn a_torn_tail_of_a_crash_is_gone_before_the_first_answer() {
     let world = World::new();
@@ -781,13 +762,6 @@ fn kill_nine_loses_nothing_that_was_acknowledged() {
 
 // Replays, and what OSS repeats.
 
-impl World {
-    fn send(&self, server: &Server, message: &[u8]) -> u16 {
-        let reply = Connection::open(server.address).unwrap().ask(message);
-        reply.expect("a response").status
-    }
-}
-
 /// Whatever of a callback is not signed may change: the callback is the same.
 #[test]
 fn a_replayed_callback_is_answered_200_and_recorded_once() {
@@ -889,7 +863,7 @@ fn equal_callbacks_that_come_together_share_a_line_and_its_fate() {
     assert_eq!(lines(), 2);
 }
 
-/// A disk that takes lines and cannot sync them, and a file system that has become read-only: each
+/// Failing fsync (EIO), read-only file system (EROFS): a disk that takes lines and cannot sync them, and a file system that has become read-only: each
 /// is 500 for as long as it lasts, no longer, and leaves nothing.
 #[test]
 fn a_disk_with_errors_loses_nothing_that_was_acknowledged() {
@@ -909,7 +883,7 @@ fn a_disk_with_errors_loses_nothing_that_was_acknowledged() {
         while !server.log().iter().any(|line| line.contains(&format!("upload log: {words}"))) {
             assert!(Instant::now() < deadline, "{words}: {:?}", server.log());
             let reply = world.call(&server, "refused");
-            assert!(is_not_recorded(&reply), "{}", reply.text());
+            assert_eq!(reply.verdict(), NOT_RECORDED);
             if n == 2 {
                 assert_eq!(world.send(&server, &repeated), 500);
             }
@@ -926,21 +900,17 @@ fn a_disk_with_errors_loses_nothing_that_was_acknowledged() {
     complaints(&server);
 }
 
+/// The lock between processes; file permissions 0640.
 #[test]
 fn a_second_server_is_refused_and_files_are_private_whatever_the_umask() {
     let world = World::new();
     let mut server = world.start_under(&["sh", "-c", "umask 0; exec \"$@\"", "sh"]);
     let file = world.record.join(&names(&world.record)[0]);
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o640);
-    let vars = [
-        ("OSS_ACCESS_KEY_ID", "exampleAkId"),
-        ("OSS_ACCESS_KEY_SECRET", "exampleAkSecretNeverShown"),
-        ("OSS_HOST", "https://examplebucket.oss-cn-hangzhou.aliyuncs.com"),
-        ("CALLBACK_KEY_ORIGIN", "http://127.0.0.1:9"),
-        ("UPLOAD_LOG", world.record.to_str().unwrap()),
-    ];
+    let place = [("UPLOAD_LOG", world.record.to_str().unwrap()), NO_KEY_HOST];
+    let vars = [&PLAIN[..], &place].concat();
     let mut second = Command::new("timeout"); // so that this ends if it starts all the same
-    second.arg("30").arg(binary()).args(["127.0.0.1", "0"]).env_clear().envs(vars);
+    second.arg("30").arg(binary()).args(["127.0.0.1", "0"]).env_clear().envs(vars.clone());
     let second = second.output().unwrap();
     let said = String::from_utf8(second.stderr).unwrap();
     assert_eq!((second.status.code(), said.lines().count()), (Some(2), 1), "{said}");
@@ -953,11 +923,11 @@ fn a_second_server_is_refused_and_files_are_private_whatever_the_umask() {
     assert_eq!(world.objects(), ["1", "2"]);
 }
 
-/// For a minute one client replays the longest callback that there is, which as a line takes 120 kB:
-/// without a memory of what is recorded, a disk of 64 MB would be full after 550.
+/// One client replays the longest callback that there is, which as a line takes 120 kB: without a
+/// memory of what is recorded, a disk of 64 MB would be full after 550. (`--long`: for a minute.)
 #[test]
 fn a_flood_of_replays_fills_no_disk() {
-    let flood_time = Duration::from_secs(support::rounds(60, 10) as u64);
+    let rounds = support::rounds(150, 6);
     const MAX_MEMORY_KB: u64 = 12 * 1024; // as in tests/hostile/main.rs
     let world = World::new();
     let disk = SmallDisk::mount(&world.record, "size=64m");
@@ -968,12 +938,10 @@ fn a_flood_of_replays_fills_no_disk() {
     let target = format!("/callback?token={token}");
     let mut body = b"filename=user%2Falice%2Fflood&size=5&bucket=examplebucket&etag=E&x=".to_vec();
     body.resize(MAX_BODY_BYTES, 1);
-    let authorization = world.bucket.sign(&target, &body);
-    let flood = callback(&target, &authorization, "application/x-www-form-urlencoded", &body);
-    let start = Instant::now();
+    let flood = callback(&target, &world.bucket.sign(&target, &body), FORM, &body);
     let (mut replays, mut honest) = (0, vec!["flood".to_owned()]);
     let mut connection = Connection::open(server.address).unwrap();
-    while start.elapsed() < flood_time {
+    for _ in 0..rounds {
         for _ in 0..500 {
             assert_eq!(connection.ask(&flood).expect("a response").status, 200);
             replays += 1;
