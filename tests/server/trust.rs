@@ -1,8 +1,8 @@
 //! The chain of trust over the real binary, with the stand-in bucket as the adversary: ticket,
 //! policy, callback, record. A test per forgery; the attacks' table in `src/README.md` names them.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use support::tickets::{self, Case, FORGED, MISSING, OK};
 use support::trust::{self, JWT_SECRET, TOKEN_KEY, callback_token, now, ticket};
 use support::world::{FORM, TOKENS, V1, V4, World, call_with, ticket_for, ticket_with};
-use support::{Connection, PLAIN, Server, request, run, upload};
+use support::{Connection, Host, PLAIN, Server, request, run, upload};
 
 /// A callback about a file in alice's folder.
 const BODY: &str = "filename=user%2Falice%2Fa.txt&size=1&bucket=examplebucket&etag=x";
@@ -191,68 +191,49 @@ fn a_ticket_narrows_and_never_widens() {
 /// wherever it stands. The bucket holds uploaders to the content types.
 #[test]
 fn the_types_of_a_ticket_are_within_those_of_the_configuration() {
-    let (png, text) = (json!(["eq", "image/png"]), json!(["eq", "text/plain"]));
-    let both = json!(["in", ["image/png", "text/plain"]]);
-    let images = json!(["starts-with", "image/"]);
-    for (configured, rows) in [
-        (
-            "image/png,text/plain",
-            vec![
-                (json!({}), both),
-                (json!({ "types": ["text/plain"] }), text.clone()),
-                (json!({ "types": ["text/html", "text/plain"] }), text.clone()),
-                (
-                    json!({ "types": ["text/plain", "image/png", "text/html"] }),
-                    json!(["in", ["text/plain", "image/png"]]),
-                ),
-                (json!({ "types": ["image/*"] }), png.clone()),
-                (json!({ "types": [] }), json!(null)),
-                (json!({ "types": ["text/html"] }), json!(null)),
-                (json!({ "types": ["audio/*"] }), json!(null)),
-                (json!({ "types": [""] }), json!(null)),
-                (json!({ "types": ["IMAGE/PNG"] }), json!(null)),
-                (json!({ "types": ["image/png,text/plain"] }), json!(null)),
-            ],
-        ),
-        (
-            "image/*",
-            vec![
-                (json!({}), images.clone()),
-                (json!({ "types": ["image/*"] }), images.clone()),
-                (json!({ "types": ["image/png", "text/plain"] }), png),
-            ],
-        ),
-        (
-            "",
-            vec![
-                (json!({ "types": ["image/*"] }), images),
-                (json!({ "types": ["text/plain"] }), text),
-                (json!({ "types": [] }), json!(null)),
-            ],
-        ),
-    ] {
-        let world = world(&[("UPLOAD_CONTENT_TYPES", configured)]);
-        for (claims, condition) in rows {
-            let reply = world.ask(V4, &ticket_with("alice", &claims));
-            if condition.is_null() {
-                assert_eq!(reply.verdict(), "401 ticket allows no content type", "{claims}");
-                continue;
-            }
-            let (policy, what) = (reply.json(), format!("{configured} {claims}"));
-            let conditions = decoded(&policy, "policy")["conditions"].clone();
-            let pinned = json!([condition[0], "$content-type", condition[1]]);
-            assert!(conditions.as_array().unwrap().contains(&pinned), "{what}: {conditions}");
-            let (kind, allowed) = (condition[0].as_str().unwrap(), &condition[1]);
-            assert_eq!(policy["fields"].get("Content-Type").is_some(), kind == "eq", "{what}");
-            for sent in ["image/png", "text/plain", "text/html", "imageX/png", "a/image/"] {
-                let fits = match kind {
-                    "starts-with" => sent.starts_with(allowed.as_str().unwrap()),
-                    "in" => allowed.as_array().unwrap().contains(&json!(sent)),
-                    _ => allowed == sent,
-                };
-                let reply = upload(&policy, "a.txt", b"x", &[("Content-Type", sent)]);
-                assert_eq!(reply.status, if fits { 200 } else { 403 }, "{what} {sent}");
-            }
+    let both = "image/png,text/plain";
+    // Those configured, those of the ticket (null: none), and the condition that the policy has.
+    let rows = json!([
+        [both, null, "in", ["image/png", "text/plain"]],
+        [both, ["text/plain"], "eq", "text/plain"],
+        [both, ["text/html", "text/plain"], "eq", "text/plain"],
+        [both, ["text/plain", "image/png", "text/html"], "in", ["text/plain", "image/png"]],
+        [both, ["image/*"], "eq", "image/png"],
+        [both, [], "refused"],
+        [both, ["text/html"], "refused"],
+        [both, ["audio/*"], "refused"],
+        [both, [""], "refused"],
+        [both, ["IMAGE/PNG"], "refused"],
+        [both, ["image/png,text/plain"], "refused"],
+        ["image/*", null, "starts-with", "image/"],
+        ["image/*", ["image/*"], "starts-with", "image/"],
+        ["image/*", ["image/png", "text/plain"], "eq", "image/png"],
+        ["", ["image/*"], "starts-with", "image/"],
+        ["", ["text/plain"], "eq", "text/plain"],
+        ["", [], "refused"],
+    ]);
+    for row in rows.as_array().unwrap() {
+        let (types, kind, allowed) = (&row[1], row[2].as_str().unwrap(), &row[3]);
+        let world = world(&[("UPLOAD_CONTENT_TYPES", row[0].as_str().unwrap())]);
+        let claims = if types.is_null() { json!({}) } else { json!({ "types": types }) };
+        let reply = world.ask(V4, &ticket_with("alice", &claims));
+        if kind == "refused" {
+            assert_eq!(reply.verdict(), "401 ticket allows no content type", "{row}");
+            continue;
+        }
+        let policy = reply.json();
+        let conditions = decoded(&policy, "policy")["conditions"].clone();
+        let pinned = json!([kind, "$content-type", allowed]);
+        assert!(conditions.as_array().unwrap().contains(&pinned), "{row}: {conditions}");
+        assert_eq!(policy["fields"].get("Content-Type").is_some(), kind == "eq", "{row}");
+        for sent in ["image/png", "text/plain", "text/html", "imageX/png", "a/image/"] {
+            let fits = match kind {
+                "starts-with" => sent.starts_with(allowed.as_str().unwrap()),
+                "in" => allowed.as_array().unwrap().contains(&json!(sent)),
+                _ => allowed == sent,
+            };
+            let reply = upload(&policy, "a.txt", b"x", &[("Content-Type", sent)]);
+            assert_eq!(reply.status, if fits { 200 } else { 403 }, "{row} {sent}");
         }
     }
 }
@@ -846,27 +827,6 @@ fn confirmation_without_tokens_refuses_what_names_no_object() {
     assert_eq!(world.record().len(), 1);
 }
 
-/// A bucket that answers each request with the next of these bytes, and closes.
-fn fake_bucket(answers: Vec<Vec<u8>>) -> (String, thread::JoinHandle<Vec<String>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let serve = move |answer: Vec<u8>| {
-        let (mut stream, _) = listener.accept().unwrap();
-        let head = read_head(&mut stream);
-        let _ = stream.write_all(&answer);
-        head
-    };
-    (url, thread::spawn(move || answers.into_iter().map(serve).collect()))
-}
-
-fn read_head(stream: &mut TcpStream) -> String {
-    let (mut head, mut byte) = (Vec::new(), [0]);
-    while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
-        head.push(byte[0]);
-    }
-    String::from_utf8(head).unwrap()
-}
-
 /// Redirects, junk, another protocol: whatever answers, it is not followed, not believed, and does not stop the next.
 #[test]
 fn a_bucket_that_answers_strangely_confirms_nothing() {
@@ -899,9 +859,10 @@ fn a_bucket_that_answers_strangely_confirms_nothing() {
         ([ok(&format!("Content-Length: 5\r\nETag: W/{etag}\r\n"))].to_vec(), DIFFERS),
         ([good].to_vec(), OK),
     ];
-    let (url, bucket) =
-        fake_bucket(cases.iter().flat_map(|(answers, _)| answers.clone()).collect());
-    let world = world(&[CONFIRM[0], ("OSS_INTERNAL_HOST", &url)]);
+    let answers: Vec<Vec<u8>> = cases.iter().flat_map(|case| case.0.clone()).collect();
+    let asked = AtomicUsize::new(0);
+    let bucket = Host::start(move |_| answers[asked.fetch_add(1, Relaxed)].clone());
+    let world = world(&[CONFIRM[0], ("OSS_INTERNAL_HOST", &bucket.url())]);
     let target = alice(&world);
     let body = world.put("user/alice/a.txt", b"hello");
     for (n, (answers, verdict)) in cases.iter().enumerate() {
@@ -910,7 +871,8 @@ fn a_bucket_that_answers_strangely_confirms_nothing() {
         assert_eq!(reply.verdict(), *verdict, "{answer}");
     }
     assert!(elsewhere.accept().is_err(), "the redirect was followed");
-    let heads = bucket.join().unwrap();
+    let heads = bucket.asked();
+    assert_eq!(heads.len(), cases.iter().map(|case| case.0.len()).sum::<usize>());
     for head in &heads {
         assert!(head.starts_with("HEAD /user/alice/a.txt HTTP/1.1\r\n"), "{head}");
         let lower = head.to_lowercase();

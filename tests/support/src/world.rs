@@ -43,6 +43,7 @@ impl Site {
             ("CALLBACK_PUBLIC_KEY_FILE", key),
             ("UPLOAD_LOG", record),
             ("UPLOAD_DIR", "user/".to_owned()),
+            ("RUNTIME_DIRECTORY", folder.path("")),
         ];
         let mut vars: BTreeMap<String, String> = BTreeMap::new();
         for (name, value) in bucket.vars().into_iter().chain(own) {
