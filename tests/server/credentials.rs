@@ -1,5 +1,6 @@
-//! Credentials that rotate: AssumeRole and the RAM role of an ECS instance, each from the stand-in's
-//! own endpoints to an upload that the bucket takes, through renewals and every fault of theirs.
+//! Credentials that rotate: AssumeRole and the RAM role of an ECS instance, each from the
+//! stand-in's own endpoints to an upload that the bucket takes, through renewals and every fault of
+//! theirs.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -86,7 +86,8 @@ fn the_original_client_works_unchanged() {
     assert_eq!(world.bucket.object("user/photo.txt").unwrap().bytes[..], b"hello"[..]);
 }
 
-/// Prefix, size limit, content type, callback, overwriting: the bucket refuses what the policy forbids.
+/// Prefix, size limit, content type, callback, overwriting: the bucket refuses what the policy
+/// forbids.
 #[test]
 fn the_bucket_enforces_what_is_pinned() {
     let changes = [

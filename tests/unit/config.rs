@@ -185,8 +185,8 @@ fn every_mistake_names_its_variable() {
     );
 }
 
-/// A body that lacks what the checks compare, a URL with a `token=` of its own (there would be two),
-/// a parameter longer than OSS takes: every callback or upload would be refused.
+/// A body that lacks what the checks compare, a URL with a `token=` of its own (there would be
+/// two), a parameter longer than OSS takes: every callback or upload would be refused.
 #[test]
 fn callbacks_that_could_not_be_checked_or_taken_stop_the_start() {
     let start = |changes: &[(&str, &str)]| {

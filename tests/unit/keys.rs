@@ -65,6 +65,8 @@ fn fetched(keys: &mut Keys, now: u64) -> Option<String> {
     Some(version.unwrap_or_else(|| panic!("{url}")).to_owned())
 }
 
+/// SSRF by `x-oss-pub-key-url`: other hosts, ports, paths, schemes and spellings name no key, and
+/// none of them is ever fetched.
 #[test]
 fn only_the_documented_url_names_a_key() {
     for good in [V1, "https://gosspublic.alicdn.com/callback_pub_key_v1.pem"] {
@@ -80,6 +82,7 @@ fn only_the_documented_url_names_a_key() {
         "http://gosspublic.alicdn.com/evil.pem",
         "http://gosspublic.alicdn.com/../callback_pub_key_v1.pem",
         "http://gosspublic.alicdn.com/callback_pub_key_v.pem",
+        "http://gosspublic.alicdn.com/callback_pub_key_v0.pem",
         "http://gosspublic.alicdn.com/callback_pub_key_v01.pem",
         "http://gosspublic.alicdn.com/callback_pub_key_v1.pem?x",
         "http://gosspublic.alicdn.com/callback_pub_key_v1.pem#x",
@@ -93,16 +96,9 @@ fn only_the_documented_url_names_a_key() {
         " http://gosspublic.alicdn.com/callback_pub_key_v1.pem",
         "http://gosspublic.alicdn.com/callback_pub_key_v1.pem\n",
     ] {
-        assert_eq!(online().find(bad).err(), Some(Reject::BAD_KEY_URL), "{bad}");
-    }
-}
-
-#[test]
-fn a_refused_name_is_never_fetched() {
-    let mut keys = refreshed(NOW);
-    for url in ["", "http://evil.example/callback_pub_key_v2.pem", &format!("{V2}?x"), &named(0)] {
-        assert_eq!(keys.find(url).err(), Some(Reject::BAD_KEY_URL), "{url}");
-        assert_eq!(upkeep(&mut keys, NOW + 60, never), None);
+        let mut keys = refreshed(NOW);
+        assert_eq!(keys.find(bad).err(), Some(Reject::BAD_KEY_URL), "{bad}");
+        assert_eq!(upkeep(&mut keys, NOW + 60, never), None, "{bad}");
     }
 }
 
@@ -136,6 +132,7 @@ fn an_unknown_version_is_fetched_in_the_background_from_our_own_https_address() 
     assert_eq!(upkeep(&mut keys, NOW + 60, never), None);
 }
 
+/// Rate limit of key fetches, failures included, also when the clock steps back.
 #[test]
 fn unknown_versions_cost_one_fetch_in_ten_seconds_whatever_comes_of_it() {
     let mut keys = refreshed(NOW);
@@ -185,6 +182,7 @@ fn a_flood_of_names_delays_a_version_by_three_minutes_and_the_refresh_by_ten_sec
     assert_eq!(turns.join(", "), expected);
 }
 
+/// Key rotation: the one in hand stays in force until another has come.
 #[test]
 fn version_1_is_refreshed_once_a_day_and_survives_a_failure() {
     let mut keys = online();
@@ -206,6 +204,7 @@ fn version_1_is_refreshed_once_a_day_and_survives_a_failure() {
     assert!(keys.upkeep(NOW + 3 * DAY + 1, PATIENCE, never).is_some());
 }
 
+/// `CALLBACK_PUBLIC_KEY_FILE`.
 #[test]
 fn a_pinned_key_needs_no_network_and_stands_for_every_version() {
     let mut keys = Keys::new(&KeySource::Pinned(PEM.to_owned()));

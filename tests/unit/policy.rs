@@ -37,6 +37,7 @@ fn decoded(policy: &Value) -> Value {
     serde_json::from_slice(&text).unwrap()
 }
 
+/// Known answers of HMAC-SHA1 (V1) and HMAC-SHA256 (V4), by Alibaba's SDK.
 #[test]
 fn signatures_are_those_of_alibabas_sdk() {
     let text = include_str!("../vectors/post-policy.json");
@@ -56,6 +57,7 @@ fn signatures_are_those_of_alibabas_sdk() {
     }
 }
 
+/// The whole of a V4 policy, its conditions and its form fields.
 #[test]
 fn v4_carries_the_sdks_credential_and_date_and_signs_what_it_sends() {
     let answer = policy::answer_v4(&terms(None, &[]), &credentials(None));
@@ -94,6 +96,7 @@ fn v4_carries_the_sdks_credential_and_date_and_signs_what_it_sends() {
     );
 }
 
+/// The JSON of the original samples.
 #[test]
 fn v1_is_the_original_json() {
     let callback = policy::callback_parameter("http://a.example/", "bucket=${bucket}", "text");
@@ -120,17 +123,16 @@ fn both_answers_have_the_names_that_clients_read_and_no_more() {
     let both =
         ["callback", "dir", "expire", "fields", "host", "method", "policy", "signature", "url"];
     let v4 = ["version", "x_oss_credential", "x_oss_date", "x_oss_signature_version"];
-    let names = |answer: &Value| -> BTreeSet<String> {
-        answer.as_object().unwrap().keys().cloned().collect()
-    };
-    let set = |lists: &[&[&str]]| -> BTreeSet<String> {
-        lists.concat().into_iter().map(str::to_owned).collect()
+    let has = |answer: &Value, lists: &[&[&str]]| {
+        let names: BTreeSet<&str> =
+            answer.as_object().unwrap().keys().map(|name| &**name).collect();
+        assert_eq!(names, lists.concat().into_iter().collect());
     };
     let terms = terms(None, &[]);
     let (lasting, temporary) = (credentials(None), credentials(Some("token==")));
     let [old, new] = [&lasting, &temporary].map(|key| policy::answer_v1(&terms, key));
-    assert_eq!(names(&old), set(&[&both, &ids]));
-    assert_eq!(names(&new), set(&[&both, &ids, &tokens]));
+    has(&old, &[&both, &ids]);
+    has(&new, &[&both, &ids, &tokens]);
     for name in ids {
         assert_eq!((&old[name], &new[name]), (&json!("ak"), &json!("ak")), "{name}");
     }
@@ -138,14 +140,15 @@ fn both_answers_have_the_names_that_clients_read_and_no_more() {
         assert_eq!(new[name], "token==", "{name}");
     }
     let [old, new] = [&lasting, &temporary].map(|key| policy::answer_v4(&terms, key));
-    assert_eq!(names(&old), set(&[&both, &v4]));
-    assert_eq!(names(&new), set(&[&both, &v4, &tokens[..1]]));
+    has(&old, &[&both, &v4]);
+    has(&new, &[&both, &v4, &tokens[..1]]);
     assert_eq!(
         (&old["version"], &new["security_token"]),
         (&json!("OSS4-HMAC-SHA256"), &json!("token=="))
     );
 }
 
+/// Callback, overwriting, STS token and content types are conditions of the policy.
 #[test]
 fn everything_configured_is_pinned_and_among_the_fields() {
     let types = ["image/png".to_owned()];
@@ -178,6 +181,7 @@ fn everything_configured_is_pinned_and_among_the_fields() {
     assert_eq!(answer["fields"].get("Content-Type"), None);
 }
 
+/// `callbackSNI`, without which OSS sends no server name in TLS.
 #[test]
 fn callback_parameter_asks_for_sni_when_any_url_is_https() {
     let parameter = |url| {

@@ -2,6 +2,7 @@
 
 use appserver::sys::time::{basic, iso8601, unix};
 
+/// Leap years, the end of a year, 1970 and 9999.
 #[test]
 fn dates() {
     for (seconds, iso) in [

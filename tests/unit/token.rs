@@ -1,6 +1,6 @@
 //! Upload tokens (JWT) and callback tokens, with a clock of our own. The tables and the signatures
-//! are the tests' own (tests/support/src/tickets.rs, trust.rs): they share no line and no crate with
-//! src/.
+//! are the tests' own (tests/support/src/tickets.rs, trust.rs): they share no line and no crate
+//! with src/.
 
 use appserver::oss::credentials::Secret;
 use appserver::reject::Reject;

@@ -299,8 +299,8 @@ pub fn limits(now: u64) -> Vec<Case> {
     .concat()
 }
 
-/// Queries of a callback to `/callback` about an object under `user/alice/`, in the time of a policy
-/// that ends at `expire`. `old` is a time whose tokens have expired.
+/// Queries of a callback to `/callback` about an object under `user/alice/`, in the time of a
+/// policy that ends at `expire`. `old` is a time whose tokens have expired.
 pub fn callbacks(expire: u64, old: u64) -> Vec<Case> {
     let token = callback_token(TOKEN_KEY, "/callback", expire, "user/alice/");
     let good = [
