@@ -250,8 +250,8 @@ pub fn subjects(now: u64) -> Vec<Case> {
         "a".repeat(128)
     ]);
     let bad = json!([
-        "", " ", "~", "\0", ".", "..", "...", ".hidden", "../", "../../etc", "..\\", "/", "/a", "a/",
-        "a/../b", "%2e%2e", "%2e%2e%2f", "%2E", "a%2fb", "a%00", "a\r\nX: y", "${filename}",
+        "", " ", "~", "\0", ".", "..", "...", ".hidden", "../", "../../etc", "..\\", "/", "/a",
+        "a/", "a/../b", "%2e%2e", "%2e%2e%2f", "%2E", "a%2fb", "a%00", "a\r\nX: y", "${filename}",
         "\u{ff0e}\u{ff0e}", "\u{feff}a", "a".repeat(129), null, 7, true, ["alice"], {"a": 1}
     ]);
     let inside = " \t\n\0/\\;,:*?#&=+~$|'\"<`{üé用😀\u{202e}\u{200b}\u{2215}";
