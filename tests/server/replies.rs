@@ -99,8 +99,8 @@ fn passes(reply: &Reply, origin: &str, with_credentials: bool, names: &str) -> b
         && names.all(|name| has(name) || (has("*") && !with_credentials && name != "authorization"))
 }
 
-/// CORS preflights as browsers send them: what libraries add (tracing, tokens of the page's own
-/// backend) passes, and a page with credentials is served where its origin is listed.
+/// CORS preflights as browsers send them: what libraries add (tracing, CSRF tokens of the page's
+/// own backend) passes, and a page with credentials is served where its origin is listed.
 #[test]
 fn preflights_pass_whatever_libraries_add() {
     let page = PAGE;
