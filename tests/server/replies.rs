@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Value, json};
 use support::trust::JWT_SECRET;
 use support::world::{FORM, V1, V4};
-use support::{Folder, PLAIN, Reply, Server, request, run, send};
+use support::{PLAIN, Reply, Server, request, run, send};
 
 /// Alibaba's example (tests/vectors/callback-real.json): good under the built-in key.
 const TARGET: &str = "/index.php?id=1&index=2";
@@ -367,17 +367,4 @@ fn exit_codes() {
     let last = run.stderr.lines().last().unwrap_or_default();
     let expected = format!("appserver: cannot listen on http://127.0.0.1:{port}: ");
     assert!(last.starts_with(&expected), "{}", run.stderr);
-}
-
-/// `--check` mends no torn line of the record: a running server may be in the middle of that line,
-/// and own the folder's files.
-#[test]
-fn check_leaves_the_record_alone() {
-    let folder = Folder::new();
-    let torn = folder.path("uploads-2026-01-01.jsonl");
-    std::fs::write(&torn, "{}\n{\"half").unwrap();
-    let check = run(&["--check"], &[&PLAIN[..], &[("UPLOAD_LOG", &folder.path(""))]].concat());
-    assert_eq!(check.code, Some(0), "{}", check.stderr);
-    assert_eq!(std::fs::read_to_string(&torn).unwrap(), "{}\n{\"half");
-    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 1);
 }

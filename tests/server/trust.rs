@@ -478,8 +478,8 @@ fn without_a_good_token_no_key_is_fetched_and_no_signature_looked_at() {
     assert_eq!(requests, ["/callback_pub_key_v1.pem", "/callback_pub_key_v7.pem"]);
 }
 
-/// A token is bound to the decoded path of its URL. `http://HOST?query` is a URL without a path: OSS
-/// asks for `/?query`.
+/// A token is bound to the decoded path of its URL. `http://HOST?query` is a URL without a path:
+/// OSS asks for `/?query`.
 #[test]
 fn each_callback_url_has_a_token_of_its_own() {
     let five = "http://127.0.0.1:9/;http://127.0.0.1:9;http://127.0.0.1:9/a?id=1;\
@@ -765,8 +765,8 @@ fn names_that_need_encoding_are_confirmed() {
     }
 }
 
-/// `OSS_INTERNAL_HOST` is the one that is asked, so that confirmations stay within Alibaba's network;
-/// with STS credentials the `HEAD` carries their token.
+/// `OSS_INTERNAL_HOST` is the one that is asked, so that confirmations stay within Alibaba's
+/// network; with STS credentials the `HEAD` carries their token.
 #[test]
 fn the_internal_endpoint_is_the_one_that_is_asked() {
     let options =

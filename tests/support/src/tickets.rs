@@ -263,6 +263,7 @@ pub fn subjects(now: u64) -> Vec<Case> {
         each(BAD_SUB, &bad, sub),
         each(BAD_SUB, &json!(inside), sub),
         these(BAD_SUB, [r"\u002e\u002e", r"a\u002fb", r"a\/b"].map(escaped)),
+        these(BAD_SUB, [ticket(JWT_SECRET, &json!({ "exp": now + 600 }))]),
         these(BAD, [escaped(r"\ud800")]),
         each(BAD, &json!(["a".repeat(3200)]), sub),
     ]
