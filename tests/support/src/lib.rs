@@ -3,6 +3,7 @@
 mod disk;
 pub mod documents;
 mod folder;
+mod host;
 pub mod hostile;
 mod http;
 mod log;
@@ -18,7 +19,9 @@ pub mod world;
 
 pub use disk::Disk;
 pub use folder::Folder;
+pub use host::Host;
 pub use http::{Connection, Reply, post_form, read_reply, request, send, upload};
+pub use log::Log;
 pub use order::{Event, Order};
 pub use server::{Run, Server, binary, run};
 

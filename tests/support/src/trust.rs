@@ -8,6 +8,10 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::hmac;
 use serde_json::Value;
 
+/// For `UPLOAD_JWT_SECRET` and `CALLBACK_TOKEN_KEY`.
+pub const JWT_SECRET: &str = "ticketSecretOfMoreThanThirtyTwoCharacters";
+pub const TOKEN_KEY: &str = "tokenKeyOfMoreThanThirtyTwoCharacters";
+
 /// Unix seconds.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs())
