@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -20,7 +20,7 @@ use support::proxy::{self, Proxy};
 use support::siege::Over;
 use support::trust::{JWT_SECRET, TOKEN_KEY, now, ticket};
 use support::world::Site;
-use support::{Connection, Folder, Reply, Server, send, upload};
+use support::{Connection, Folder, Process, Reply, Server, send, upload};
 
 const OK: &str = r#"{"Status":"OK"}"#;
 /// Far longer than anything waited for takes, so that a loaded machine fails no test.
@@ -328,34 +328,16 @@ fn what_one_cannot_record_the_other_does_and_with_both_down_it_is_502() {
     assert!(all.contains(&"back".to_owned()) && !all.contains(&"nobody".to_owned()));
 }
 
-/// rsyslog in the foreground; ended when dropped.
-struct Rsyslog(Child);
-
-impl Rsyslog {
-    fn start(folder: &Path) -> Rsyslog {
-        let path = |name: &str| folder.join(name).display().to_string();
-        let mut command = Command::new("rsyslogd");
-        command.args(["-n", "-f", &path("rsyslog.conf"), "-i", &path("pid")]);
-        Rsyslog(command.spawn().unwrap_or_else(|error| {
-            panic!(
-                "rsyslogd does not start ({error}), and this test needs the real one; run \
-                 tests/run as root, or: apt-get install rsyslog"
-            )
-        }))
-    }
-
-    /// As systemd ends it.
-    fn end(mut self) {
-        support::systemd::terminate(&self.0);
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Rsyslog {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// rsyslog in the foreground.
+fn rsyslog(folder: &Folder) -> Process {
+    let mut command = Command::new("rsyslogd");
+    command.args(["-n", "-f", &folder.path("rsyslog.conf"), "-i", &folder.path("pid")]);
+    Process::start(&mut command).unwrap_or_else(|error| {
+        panic!(
+            "rsyslogd does not start ({error}), and this test needs the real one; run tests/run as \
+             root, or: apt-get install rsyslog"
+        )
+    })
 }
 
 /// `tests/proxy/rsyslog.conf`: every line of a record arrives elsewhere, whole and once, also when
@@ -387,7 +369,7 @@ fn rsyslog_brings_each_line_of_the_record_elsewhere() {
         file.write_all(line(number).as_bytes()).unwrap();
     };
     // These lines and no other come over the next connection.
-    let arrive = |rsyslog: Rsyslog, numbers: [usize; 2]| {
+    let arrive = |mut rsyslog: Process, numbers: [usize; 2]| {
         let (stream, _) = receiver.accept().unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut reader = BufReader::new(stream);
@@ -396,16 +378,16 @@ fn rsyslog_brings_each_line_of_the_record_elsewhere() {
             reader.read_line(&mut text).unwrap();
             assert!(text == line(number), "line {number}: {} bytes came", text.len());
         }
-        rsyslog.end();
+        rsyslog.stop();
         let mut more = Vec::new();
         reader.read_to_end(&mut more).unwrap();
         assert_eq!(more, b"");
     };
     append(0);
     append(1);
-    arrive(Rsyslog::start(&folder.0), [0, 1]);
+    arrive(rsyslog(&folder), [0, 1]);
     append(2);
-    let again = Rsyslog::start(&folder.0);
+    let again = rsyslog(&folder);
     append(3);
     arrive(again, [2, 3]);
 }

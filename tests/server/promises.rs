@@ -4,17 +4,15 @@
 //! injection, fsync)
 
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use appserver::oss::credentials::{Credentials, Secret, Source};
 use appserver::oss::sts;
 use oss_standin::{CredentialFault, Options, Source as Role, Standin};
 use support::trust::TOKEN_KEY;
 use support::world::{FORM, Site, V1, borrowed};
-use support::{Connection, Event, Folder, Host, Log, Order, Reply, Run, Server};
+use support::{Connection, Event, Folder, Host, Order, Process, Reply, Run, Server};
 use support::{request, run, send, trust};
 
-const PATIENCE: Duration = Duration::from_secs(30);
 const BODY: &str = "filename=user%2Fa.txt&size=5&etag=E&bucket=examplebucket";
 const NOTHING: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
@@ -164,11 +162,10 @@ impl Authority {
     }
 }
 
-/// A TLS server that prints what it reads, and its handshakes that failed.
+/// A TLS server whose log has what it reads, and its handshakes that failed.
 struct TlsHost {
-    child: Child,
+    process: Process,
     port: u16,
-    log: Log,
 }
 
 impl TlsHost {
@@ -179,19 +176,9 @@ impl TlsHost {
         let mut command = Command::new("sh");
         command.args(["-c", &program]).current_dir(&authority.0.0);
         // As long as its input is open, it serves.
-        command.stdin(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("openssl");
-        let log = Log::read(child.stderr.take().expect("piped"));
-        let mut host = TlsHost { child, port: 0, log };
-        let line = host.wait("ACCEPT 127.0.0.1:");
-        host.port = line.rsplit(':').next().unwrap().parse().unwrap();
-        host
-    }
-
-    /// The first line with this text, as soon as there is one.
-    fn wait(&self, text: &str) -> String {
-        let line = self.log.wait(text, PATIENCE);
-        line.unwrap_or_else(|| panic!("no {text} in {:#?}", self.log.lines()))
+        let process = Process::start(command.stdin(Stdio::piped())).expect("openssl");
+        let line = process.wait_log("ACCEPT 127.0.0.1:");
+        TlsHost { process, port: line.rsplit(':').next().unwrap().parse().unwrap() }
     }
 
     fn url(&self) -> String {
@@ -199,16 +186,9 @@ impl TlsHost {
     }
 
     fn requests(&self) -> Vec<String> {
-        let mut lines = self.log.lines();
+        let mut lines = self.process.log();
         lines.retain(|line| line.contains(" HTTP/1.1"));
         lines
-    }
-}
-
-impl Drop for TlsHost {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -235,7 +215,7 @@ fn certificates_are_checked_on_every_call() {
         let host = TlsHost::start(&authority, certificate);
         let mut curl = curl(&authority, &host, "control");
         if certificate == "good.pem" {
-            host.wait("GET /control HTTP/1.1");
+            host.process.wait_log("GET /control HTTP/1.1");
             curl.kill().unwrap();
             curl.wait().unwrap();
         } else {
@@ -246,7 +226,7 @@ fn certificates_are_checked_on_every_call() {
             let (host, bucket) = (TlsHost::start(&authority, certificate), bucket());
             let case = format!("{caller:?} {certificate}");
             let (server, line, reply) = caller.call(&host.url(), &bucket, &[]);
-            host.wait("ERROR");
+            host.process.wait_log("ERROR");
             assert!(caller.is_refused(&line, &reply), "{case}: {line} {}", reply.text());
             if caller != Caller::Bucket {
                 assert!(line.contains("certificate"), "{case}: {line}");
@@ -283,7 +263,7 @@ fn proxies_of_the_environment_are_ignored_on_every_call() {
         assert!(!caller.is_refused(&line, &reply), "{caller:?}: {line}");
         let (_server, line, reply) = caller.call(&host.url(), &bucket, &set);
         assert!(caller.is_refused(&line, &reply), "{caller:?}: {line}");
-        host.wait("ERROR");
+        host.process.wait_log("ERROR");
         assert_eq!(proxy.asked(), [""; 0], "{caller:?}");
         // They are there, and curl minds them.
         let mut curl = Command::new("curl");

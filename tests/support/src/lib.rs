@@ -9,6 +9,7 @@ mod http;
 mod log;
 pub mod namespace;
 mod order;
+mod process;
 pub mod proxy;
 mod server;
 pub mod siege;
@@ -21,8 +22,8 @@ pub use disk::Disk;
 pub use folder::Folder;
 pub use host::Host;
 pub use http::{Connection, Reply, post_form, read_reply, request, send, upload};
-pub use log::Log;
 pub use order::{Event, Order};
+pub use process::Process;
 pub use server::{Run, Server, binary, run};
 
 /// Says that a test cannot run here, and why; `tests/run` counts it at its end. Written past the

@@ -3,17 +3,12 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
-use crate::documents;
-use crate::log::Log;
+use crate::{Process, documents};
 
 /// The name in the configurations of `tests/proxy`.
 pub const HOST: &str = "upload.example.com";
-/// Far longer than a start takes, so that a loaded machine fails no test.
-const PATIENCE: Duration = Duration::from_secs(30);
-const LAST_LINES: usize = 50;
 
 /// A file of `tests/proxy`, with places of a test's own.
 pub fn file(name: &str, places: &[(&str, &str)]) -> String {
@@ -34,10 +29,9 @@ pub fn certificate(folder: &Path) {
 
 /// A proxy in the foreground, one process that serves already; ended when dropped.
 pub struct Proxy {
-    child: Child,
+    process: Process,
     /// Those that its configuration was given.
     pub ports: Vec<u16>,
-    log: Log,
 }
 
 impl Proxy {
@@ -150,19 +144,18 @@ impl Proxy {
             let ports: Vec<u16> = free.iter().map(port).collect();
             drop(free);
             let mut command = command(&ports);
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-            let mut child = command.spawn().unwrap_or_else(|error| {
+            command.stdin(Stdio::null()).stdout(Stdio::null());
+            let process = Process::start(&mut command).unwrap_or_else(|error| {
                 panic!(
                     "{program} does not start ({error}), and this test needs the real one; run \
                      tests/run as root, or: apt-get install {package}"
                 )
             });
-            let log = Log::read(child.stderr.take().expect("piped"));
-            let proxy = Proxy { child, ports, log };
-            if proxy.log.wait(ready, PATIENCE).is_some() {
+            let proxy = Proxy { process, ports };
+            if proxy.process.find_log(ready).is_some() {
                 return proxy;
             }
-            let log = proxy.log.last(LAST_LINES);
+            let log = proxy.process.last_lines();
             let taken = log.iter().any(|line| line.to_lowercase().contains("address already in"));
             assert!(taken, "{program} does not serve: {log:#?}");
         }
@@ -170,15 +163,5 @@ impl Proxy {
 
     pub fn address(&self, index: usize) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.ports[index]))
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("the end of the proxy's log: {:#?}", self.log.last(LAST_LINES));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
