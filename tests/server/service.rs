@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use oss_standin::{CredentialFault, KeyFault, Options, Source};
 use serde_json::json;
-use support::hostile::{Random, connect, connect_narrow, is_closed, read_to_close, send_all};
+use support::hostile::{Random, connect_narrow, is_closed, read_to_close, send_all};
 use support::siege::Over;
 use support::systemd::{Manager, PATIENCE, Service, Signal, inode};
 use support::trust::{JWT_SECRET, TOKEN_KEY, now, ticket};
@@ -46,6 +46,13 @@ impl Deref for World {
 impl World {
     fn new(changes: &[(&str, &str)]) -> World {
         World::heard_at(None, changes)
+    }
+
+    /// The same with a service that runs.
+    fn started(changes: &[(&str, &str)]) -> (World, Service) {
+        let world = World::new(changes);
+        let service = world.start_first();
+        (world, service)
     }
 
     /// systemd hears at this name, or at a path in the folder.
@@ -193,45 +200,32 @@ fn without_a_watchdog_of_its_own_it_is_silent() {
     }
 }
 
-/// Its messages would have to wait, and with them all clients.
-#[test]
-fn a_manager_that_does_not_read_holds_nobody() {
-    let world = World::new(&[OFTEN]);
-    let path = world.folder.path("unread");
-    let _unread = UnixDatagram::bind(&path).unwrap();
-    let sender = UnixDatagram::unbound().unwrap();
-    sender.set_nonblocking(true).unwrap();
-    while sender.send_to(b"full", &path).is_ok() {}
-    let (mut service, address) = world.start_unheard(&[("NOTIFY_SOCKET", &path)]);
-    assert!(is_well(address));
-    assert!(service.stop().success());
-}
-
-/// No systemd, or one that cannot be reached: the same server.
+/// Without systemd, or with one that cannot be reached or does not read its messages, which would
+/// hold all clients: the same server.
 #[test]
 fn it_serves_and_ends_without_anybody_to_tell() {
     let world = World::new(&[OFTEN]);
-    let (file, nothing) = (world.folder.path("file"), world.folder.path("nothing"));
+    let [file, nothing, full] = ["file", "nothing", "full"].map(|name| world.folder.path(name));
     fs::write(&file, "").unwrap();
+    let _unread = UnixDatagram::bind(&full).unwrap();
+    let sender = UnixDatagram::unbound().unwrap();
+    sender.set_nonblocking(true).unwrap();
+    while sender.send_to(b"full", &full).is_ok() {}
     let long = format!("/{}", "x".repeat(300));
-    for name in ["", "@", "/", "relative", "vsock:2:1", &long, &file, &nothing, "\n"] {
+    for name in ["", "@", "/", "relative", "vsock:2:1", &long, &file, &nothing, &full, "\n", " "] {
         // Without a name at all, or with one that leads nowhere.
         let (mut service, address) = world.start_unheard(&[("NOTIFY_SOCKET", name)]);
         assert!(is_well(address), "{name:?}");
         assert!(service.stop().success(), "{name:?}");
     }
     assert!(world.manager.messages().is_empty());
-    // An empty name, which is as good as none.
-    let server = Server::start(&[("NOTIFY_SOCKET", " "), OFTEN]);
-    assert!(is_well(server.address));
 }
 
 /// SIGTERM and SIGINT shut the server down with exit code 0.
 #[test]
 fn both_signals_end_it_and_that_is_success() {
     for signal in [Signal::TERM, Signal::INT] {
-        let world = World::new(&[]);
-        let mut service = world.start_first();
+        let (world, mut service) = World::started(&[]);
         assert!(is_well(world.address()));
         service.signal(signal);
         world.manager.wait("STOPPING=1", 1);
@@ -303,8 +297,7 @@ fn a_loop_that_is_stuck_can_be_ended() {
 #[test]
 fn a_proxy_full_of_silent_clients_does_not_silence_the_watchdog() {
     const FULL: usize = 512; // the default of MAX_CONNECTIONS
-    let world = World::new(&[OFTEN]);
-    let mut service = world.start_first();
+    let (world, mut service) = World::started(&[OFTEN]);
     let address = world.address();
     let (mut silent, mut sent_away) = (Vec::new(), 0);
     for _ in 0..6 {
@@ -326,8 +319,7 @@ fn a_proxy_full_of_silent_clients_does_not_silence_the_watchdog() {
 /// crash.
 #[test]
 fn who_calls_between_two_processes_is_answered_by_the_next() {
-    let world = World::new(&[]);
-    let mut first = world.start_first();
+    let (world, mut first) = World::started(&[]);
     let address = world.address();
     let socket = inode(&world.manager.kept()[0]);
     assert_eq!(status(&mut world.send(&world.callback("before"))), Some(200));
@@ -353,8 +345,7 @@ fn who_calls_between_two_processes_is_answered_by_the_next() {
 /// The command line is what the operator changes; an old socket must not outlive that.
 #[test]
 fn a_socket_for_another_address_is_given_up() {
-    let world = World::new(&[]);
-    let mut first = world.start_first();
+    let (world, mut first) = World::started(&[]);
     let old = world.address();
     assert!(first.stop().success());
     let mut second = world.start(&["127.0.0.2", "0"], world.manager.kept());
@@ -659,22 +650,20 @@ impl World {
     }
 }
 
-fn start_of_request(address: SocketAddr, bytes: &[u8]) -> TcpStream {
-    let stream = connect(address).unwrap();
-    assert!(send_all(&stream, bytes));
-    stream
-}
-
-/// shutdown: the drain waits for a callback that is being confirmed, and closes idle connections.
+/// shutdown: the drain waits for a callback that is being confirmed. It closes connections that say
+/// nothing, are idle between two requests, or stay in the middle of one.
 #[test]
 fn the_end_waits_for_a_callback_and_for_nobody_who_says_nothing() {
     let world = World::confirming();
     let mut service = world.start_first();
-    let address = world.address();
     let request = world.confirmed_callback();
-    let slow = [&[][..], &request[..20], &request[..request.len() - 1]];
-    let silent: Vec<TcpStream> =
-        (0..100).map(|n| start_of_request(address, slow[n % slow.len()])).collect();
+    let starts = [&[][..], &request[..20], &request[..request.len() - 1], HEALTH];
+    let mut silent: Vec<_> =
+        (0..100).map(|number| world.send(starts[number % starts.len()])).collect();
+    for idle in silent.iter_mut().skip(3).step_by(starts.len()) {
+        let reply = idle.reply().unwrap();
+        assert_eq!((reply.status, reply.header("connection")), (200, None));
+    }
     world.bucket.faults().hang_reads = true;
     let mut callback = world.send(&request);
     assert!(world.bucket.wait_for_stalls(1, PATIENCE));
@@ -689,9 +678,7 @@ fn the_end_waits_for_a_callback_and_for_nobody_who_says_nothing() {
     assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
     assert_eq!(service.wait().code(), Some(0));
     println!("ended {:.1?} after it was told to", told.elapsed());
-    for stream in &silent {
-        assert_eq!(read_to_close(stream).unwrap(), b"");
-    }
+    assert!(silent.iter_mut().all(Connection::is_at_its_end));
     assert_eq!(world.objects(), ["user/slow"]);
 }
 
@@ -710,50 +697,41 @@ fn a_confirmation_that_never_comes_does_not_hold_the_end() {
 }
 
 /// Who is still sending when the end is near is served, if the rest comes soon; so is who connected
-/// a moment before. OSS sends the head of a callback and its body apart, and others are served
-/// between them.
+/// a moment before, and who was unused for longer than the end waits for such. OSS sends the head of
+/// a callback and its body apart, and others are served between them.
 #[test]
 fn a_request_that_is_on_its_way_is_served_at_the_end() {
-    let world = World::new(&[]);
-    let mut service = world.start_first();
-    let message = world.callback("late");
-    let body = message.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
-    let mut late = world.send(&message[..body]);
-    // Accepted in this order: when the second is answered, the first has been let in.
-    assert!(is_well(world.address()));
-    world.tell_to_end(&service);
-    late.send(&message[body..]);
-    assert_eq!(status(&mut late), Some(200));
-    assert!(service.wait().success());
-    assert_eq!(world.objects(), ["late"]);
-}
-
-/// The same on a connection that was unused for longer than the end waits for such.
-#[test]
-fn a_request_on_its_way_over_an_old_connection_is_served_at_the_end() {
-    let world = World::new(&[]);
-    let mut service = world.start_first();
-    let mut old = world.send(HEALTH);
-    assert_eq!(status(&mut old), Some(200));
-    thread::sleep(Duration::from_millis(1300));
-    let message = world.callback("late");
-    let (begin, rest) = message.split_at(message.len() / 2);
-    old.send(begin);
-    // Time for what was sent to be read, and then for the end to forget it, if it would.
-    thread::sleep(Duration::from_millis(200));
-    world.tell_to_end(&service);
-    thread::sleep(Duration::from_millis(200));
-    old.send(rest);
-    assert_eq!(status(&mut old), Some(200));
-    assert!(service.wait().success());
-    assert_eq!(world.objects(), ["late"]);
+    let long = Duration::from_millis(1300);
+    for (idle, is_head_whole) in
+        [(Duration::ZERO, true), (Duration::ZERO, false), (long, true), (long, false)]
+    {
+        let (world, mut service) = World::started(&[]);
+        let mut late = world.send(b"");
+        if idle == long {
+            late.send(HEALTH);
+            assert_eq!(status(&mut late), Some(200));
+        }
+        thread::sleep(idle);
+        let message = world.callback("late");
+        let body = message.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
+        let (begin, rest) = message.split_at(if is_head_whole { body } else { body / 2 });
+        late.send(begin);
+        // Accepted in this order: when the second is answered, the first has been let in.
+        assert!(is_well(world.address()));
+        world.tell_to_end(&service);
+        // Time for the end to forget it, if it would.
+        thread::sleep(idle / 6);
+        late.send(rest);
+        assert_eq!(status(&mut late), Some(200));
+        assert!(service.wait().success());
+        assert_eq!(world.objects(), ["late"]);
+    }
 }
 
 /// An answer that is being taken is not cut off, if it takes no longer than the end may.
 #[test]
 fn an_answer_that_is_being_taken_is_finished_at_the_end() {
-    let world = World::new(&[]);
-    let mut service = world.start_first();
+    let (world, mut service) = World::started(&[]);
     let stream = connect_narrow(world.address()).unwrap();
     let ask = |number: usize| format!("GET /upload.js?{number} HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(send_all(&stream, (0..20).map(ask).collect::<String>().as_bytes()));
@@ -767,19 +745,6 @@ fn an_answer_that_is_being_taken_is_finished_at_the_end() {
         assert_eq!(read_reply(&mut rest, false).expect("a whole answer").status, 200);
     }
     assert!(service.wait().success());
-}
-
-/// Open and unused for longer than the end waits for such: nobody is owed anything.
-#[test]
-fn idle_connections_do_not_hold_the_end() {
-    let world = World::new(&[]);
-    let mut service = world.start_first();
-    let mut idle: Vec<Connection> = (0..100).map(|_| world.send(HEALTH)).collect();
-    for connection in &mut idle {
-        let reply = connection.reply().unwrap();
-        assert_eq!((reply.status, reply.header("connection")), (200, None));
-    }
-    assert!(service.stop().success());
 }
 
 // Secrets.
@@ -872,8 +837,7 @@ fn secrets_in_the_environment_are_used_and_warned_of() {
 /// The process stays the one that systemd started and watches: number, arguments, name, socket.
 #[test]
 fn the_process_stays_the_same() {
-    let world = World::new(&[OFTEN]);
-    let mut service = world.start_first();
+    let (world, mut service) = World::started(&[OFTEN]);
     // WATCHDOG_PID and the store's LISTEN_PID go by it.
     world.manager.wait("WATCHDOG=1", 1);
     let read = |name: &str| fs::read(format!("/proc/{}/{name}", service.pid())).unwrap();
