@@ -245,7 +245,7 @@ fn from_the_first_answer_on_the_end_is_an_orderly_one() {
         assert_eq!(status(&mut first), Some(200));
         assert_eq!(service.stop().code(), Some(0));
     }
-    assert_eq!(world.manager.count("STOPPING=1"), 30);
+    world.manager.wait("STOPPING=1", 30);
 }
 
 // What the watchdog proves.
