@@ -300,43 +300,11 @@ fn nginx_asks_the_application_before_policies_but_not_before_callbacks() {
     assert_eq!(behind.curl(&nginx, "/upload/", &["-H", &ticket, "-d", "a=b"]).0, 401);
 }
 
-/// Caddy: the same over its reverse_proxy.
+/// Caddy and Apache: the same over `reverse_proxy` and mod_proxy, `Authorization` included.
 #[test]
-fn caddy_passes_all_on_over_the_unix_socket() {
-    let behind = Behind::new();
-    let folder = &behind.site.folder.0;
-    let caddy = Proxy::caddy(folder, 1, |ports| {
-        // It must not fetch a certificate, nor listen on port 80.
-        let offline = format!("{{\nadmin off\nauto_https disable_redirects\ndefault_sni {HOST}\n");
-        let site_block = format!(
-            "https://{HOST}:{} {{\nbind 127.0.0.1\ntls {} {}\n",
-            ports[0],
-            behind.path("upload.pem"),
-            behind.path("upload.key")
-        );
-        let places = [
-            (&*format!("{{\n    default_sni {HOST}\n"), &*offline),
-            (&format!("\n{HOST} {{\n"), &format!("\n{site_block}")),
-            ("/run/appserver.sock", &behind.path("http.sock")),
-        ];
-        proxy::file("Caddyfile", &places)
-    });
-    behind.check(&caddy);
-}
-
-/// Apache: the same over mod_proxy, Authorization header included.
-#[test]
-fn apache_passes_authorization_on_over_the_unix_socket() {
-    let behind = Behind::new();
-    let apache = Proxy::apache(&behind.site.folder.0, 1, |ports| {
-        let address = format!("127.0.0.1:{}", ports[0]);
-        let places = [
-            ("*:443", &*address),
-            ("/etc/ssl/upload.pem", &behind.path("upload.pem")),
-            ("/etc/ssl/upload.key", &behind.path("upload.key")),
-            ("/run/appserver.sock", &behind.path("http.sock")),
-        ];
-        format!("Listen {address}\n{}", proxy::file("apache.conf", &places))
-    });
-    behind.check(&apache);
+fn caddy_and_apache_pass_all_on_over_the_unix_socket() {
+    for start in [Proxy::caddy, Proxy::apache] {
+        let behind = Behind::new();
+        behind.check(&start(&behind.site.folder.0, &behind.path("http.sock"), true));
+    }
 }
