@@ -104,62 +104,32 @@ fn call_back(server: &Server, bucket: &Standin, body: &str) -> Reply {
     send(server.address, &callback, false).expect("a response")
 }
 
-/// Whoever answers well is believed: what the tests below see is not a broken test.
-#[test]
-fn each_call_works_when_nothing_is_wrong() {
-    for caller in CALLERS {
-        let bucket = bucket();
-        let etag = bucket.object("user/a.txt").unwrap().etag;
-        let (server, line, _) = caller.call(&caller.served(&bucket), &bucket, &[]);
-        assert!(!line.contains("not "), "{caller:?}: {line}");
-        let body = BODY.replace("etag=E", &format!("etag={etag}"));
-        assert_eq!(call_back(&server, &bucket, &body).status, 200, "{caller:?}");
-    }
-}
-
 // TLS
 
-/// An authority of the test's own, and certificates that it issued. No program trusts it.
-struct Authority(Folder);
-
-impl Authority {
-    fn new() -> Authority {
-        let authority = Authority(Folder::new());
-        authority.openssl(
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=Test \
-             -keyout ca.key -out ca.pem",
-        );
-        authority.openssl(
-            "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=leaf \
-             -keyout leaf.key -out leaf.csr",
-        );
-        authority
+/// An authority of the test's own, which no program trusts, and certificates of it: a good one, one
+/// of other names, one that has ended, and one that vouches for itself.
+const CERTIFICATES: &str = r#"
+    issue() {
+        printf 'subjectAltName=%s\nbasicConstraints=CA:FALSE\n' "$2" > extensions
+        openssl x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial \
+            -days "$3" -extfile extensions -out "$1"
     }
+    new="-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+    openssl req -x509 $new -days 2 -subj /CN=Test -keyout ca.key -out ca.pem
+    openssl req -new $new -subj /CN=leaf -keyout leaf.key -out leaf.csr
+    issue good.pem DNS:localhost 2
+    issue name.pem 'DNS:localhost.example.com,DNS:*.localhost' 2
+    issue expired.pem DNS:localhost -1
+    openssl req -x509 -key leaf.key -days 2 -subj /CN=localhost -out self.pem \
+        -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE
+"#;
 
-    fn openssl(&self, arguments: &str) {
-        let mut command = Command::new("openssl");
-        command.args(arguments.split_whitespace()).current_dir(&self.0.0);
-        let output = command.output().expect("openssl");
-        assert!(output.status.success(), "{arguments}: {output:?}");
-    }
-
-    /// A certificate for these names that ends in so many days.
-    fn issue(&self, file: &str, names: &str, days: i32) {
-        let extensions = format!("subjectAltName={names}\nbasicConstraints=CA:FALSE\n");
-        std::fs::write(self.0.path("extensions"), extensions).unwrap();
-        self.openssl(&format!(
-            "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days {days} \
-             -extfile extensions -out {file}"
-        ));
-    }
-
-    /// A certificate that vouches for itself.
-    fn issue_self_signed(&self, file: &str) {
-        self.openssl(&format!(
-            "req -x509 -key leaf.key -days 2 -subj /CN=localhost -addext \
-             subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE -out {file}"
-        ));
-    }
+fn certificates() -> Folder {
+    let folder = Folder::new();
+    let output = Command::new("sh").args(["-ec", CERTIFICATES]).current_dir(&folder.0).output();
+    let output = output.expect("sh");
+    assert!(output.status.success(), "{output:?}");
+    folder
 }
 
 /// A TLS server whose log has what it reads, and its handshakes that failed.
@@ -169,12 +139,12 @@ struct TlsHost {
 }
 
 impl TlsHost {
-    fn start(authority: &Authority, certificate: &str) -> TlsHost {
+    fn start(certificates: &Folder, certificate: &str) -> TlsHost {
         let program = format!(
             "exec openssl s_server -accept 127.0.0.1:0 -key leaf.key -cert {certificate} 1>&2"
         );
         let mut command = Command::new("sh");
-        command.args(["-c", &program]).current_dir(&authority.0.0);
+        command.args(["-c", &program]).current_dir(&certificates.0);
         // As long as its input is open, it serves.
         let process = Process::start(command.stdin(Stdio::piped())).expect("openssl");
         let line = process.wait_log("ACCEPT 127.0.0.1:");
@@ -193,10 +163,10 @@ impl TlsHost {
 }
 
 /// curl on its way to this host, with the authority trusted.
-fn curl(authority: &Authority, host: &TlsHost, path: &str) -> Child {
+fn curl(certificates: &Folder, host: &TlsHost, path: &str) -> Child {
     let mut command = Command::new("curl");
     command.args(["-s", "--noproxy", "*", "--max-time", "30", "--cacert", "ca.pem"]);
-    command.arg(format!("{}/{path}", host.url())).current_dir(&authority.0.0);
+    command.arg(format!("{}/{path}", host.url())).current_dir(&certificates.0);
     command.stdout(Stdio::null()).spawn().expect("curl")
 }
 
@@ -204,16 +174,12 @@ fn curl(authority: &Authority, host: &TlsHost, path: &str) -> Child {
 /// ends, and not one byte of a request is sent.
 #[test]
 fn certificates_are_checked_on_every_call() {
-    let authority = Authority::new();
-    authority.issue("good.pem", "DNS:localhost", 2);
-    authority.issue("name.pem", "DNS:localhost.example.com,DNS:*.localhost", 2);
-    authority.issue("expired.pem", "DNS:localhost", -1);
-    authority.issue_self_signed("self.pem");
+    let certificates = certificates();
     for certificate in ["good.pem", "name.pem", "expired.pem", "self.pem"] {
         // What is wrong with each, by what curl says that trusts the authority: it asks the good
         // one (which never answers), and ends with 60 at the others.
-        let host = TlsHost::start(&authority, certificate);
-        let mut curl = curl(&authority, &host, "control");
+        let host = TlsHost::start(&certificates, certificate);
+        let mut curl = curl(&certificates, &host, "control");
         if certificate == "good.pem" {
             host.process.wait_log("GET /control HTTP/1.1");
             curl.kill().unwrap();
@@ -223,7 +189,7 @@ fn certificates_are_checked_on_every_call() {
         }
         drop(host);
         for caller in CALLERS {
-            let (host, bucket) = (TlsHost::start(&authority, certificate), bucket());
+            let (host, bucket) = (TlsHost::start(&certificates, certificate), bucket());
             let case = format!("{caller:?} {certificate}");
             let (server, line, reply) = caller.call(&host.url(), &bucket, &[]);
             host.process.wait_log("ERROR");
@@ -234,7 +200,7 @@ fn certificates_are_checked_on_every_call() {
             drop(server);
             assert_eq!(host.requests(), [""; 0], "{case}");
         }
-        let (host, bucket) = (TlsHost::start(&authority, certificate), bucket());
+        let (host, bucket) = (TlsHost::start(&certificates, certificate), bucket());
         let found = Caller::Bucket.check(&host.url(), &bucket);
         let line = found.stdout.lines().find(|line| line.starts_with("FAIL bucket: ")).unwrap();
         assert!(line.contains("certificate"), "{certificate}: {line}");
@@ -251,16 +217,19 @@ const PROXIES: [&str; 6] =
 /// calls of other programs to a proxy send none of ours.
 #[test]
 fn proxies_of_the_environment_are_ignored_on_every_call() {
-    let authority = Authority::new();
-    authority.issue("good.pem", "DNS:localhost", 2);
+    let certificates = certificates();
     for caller in CALLERS {
         let proxy = Host::start(|_| b"HTTP/1.1 502 no\r\nContent-Length: 0\r\n\r\n".to_vec());
         let url = proxy.url();
         let mut set: Vec<(&str, &str)> = PROXIES.map(|name| (name, &*url)).to_vec();
         set.push(("NO_PROXY", ""));
-        let (bucket, host) = (bucket(), TlsHost::start(&authority, "good.pem"));
-        let (_server, line, reply) = caller.call(&caller.served(&bucket), &bucket, &set);
-        assert!(!caller.is_refused(&line, &reply), "{caller:?}: {line}");
+        let (bucket, host) = (bucket(), TlsHost::start(&certificates, "good.pem"));
+        // Whoever answers well is believed: what else is seen here is not a broken test.
+        let etag = bucket.object("user/a.txt").unwrap().etag;
+        let (server, line, _) = caller.call(&caller.served(&bucket), &bucket, &set);
+        assert!(!line.contains("not "), "{caller:?}: {line}");
+        let body = BODY.replace("etag=E", &format!("etag={etag}"));
+        assert_eq!(call_back(&server, &bucket, &body).status, 200, "{caller:?}");
         let (_server, line, reply) = caller.call(&host.url(), &bucket, &set);
         assert!(caller.is_refused(&line, &reply), "{caller:?}: {line}");
         host.process.wait_log("ERROR");
