@@ -420,15 +420,9 @@ fn every_metric_moves() {
     assert!(names.is_empty(), "nobody has seen these move: {names:?}");
 }
 
-/// metrics: a wrong METRICS_LISTEN stops the start, a port that is taken only turns them off.
+/// metrics: a port of METRICS_LISTEN that is taken only turns them off.
 #[test]
-fn the_metrics_address_must_be_one_and_may_be_taken() {
-    let site = site();
-    for value in ["9090", "localhost:9090"] {
-        let run = site.run(&["127.0.0.1", "0"], &[("METRICS_LISTEN", value)]);
-        assert_eq!(run.code, Some(2), "{}", run.stderr);
-        assert!(run.stderr.contains("METRICS_LISTEN: "), "{}", run.stderr);
-    }
+fn the_metrics_address_may_be_taken() {
     // Uploads are worth more than metrics.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
