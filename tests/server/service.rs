@@ -439,7 +439,7 @@ fn what_is_no_listener_is_left_alone() {
 struct Seen {
     /// Objects whose callback was answered 200.
     acknowledged: Mutex<Vec<String>>,
-    /// Tells `wait_for_more` of another.
+    /// Tells `wait_for_load` of another.
     told: Condvar,
     polled: AtomicUsize,
     /// Connections on which the server said that it was the last answer.
@@ -453,8 +453,9 @@ struct Seen {
 }
 
 impl Seen {
-    /// Waits until this many more callbacks are acknowledged.
-    fn wait_for_more(&self, more: usize) {
+    /// Waits until some more callbacks are acknowledged.
+    fn wait_for_load(&self) {
+        let more = support::rounds(30, 10);
         let acknowledged = self.acknowledged.lock().unwrap();
         let goal = acknowledged.len() + more;
         let fewer = |all: &mut Vec<String>| all.len() < goal;
@@ -543,7 +544,7 @@ fn restarts(
         for round in 1..=rounds {
             restart(world, &mut service, seen, round);
         }
-        seen.wait_for_more(30);
+        seen.wait_for_load();
     });
     let took = start.elapsed();
     assert!(service.stop().success());
@@ -573,7 +574,7 @@ fn restarts(
 fn fifty_restarts_under_load_refuse_nobody_and_lose_nothing() {
     let rounds = support::rounds(50, 15);
     let (world, seen) = restarts("restarts", rounds, |world, service, seen, round| {
-        seen.wait_for_more(30);
+        seen.wait_for_load();
         assert_eq!(service.stop().code(), Some(0));
         *service = world.start_next();
         world.manager.wait("READY=1", 1 + round);
@@ -599,7 +600,7 @@ fn restarts_at_any_moment_of_the_start_lose_nothing() {
         // Now and then there must be answers at all.
         if round % 10 == 0 {
             world.manager.wait("READY=1", ready + 1);
-            seen.wait_for_more(10);
+            seen.wait_for_load();
         } else {
             thread::sleep(Duration::from_micros(random.below(80_000) as u64));
         }
@@ -613,7 +614,7 @@ fn restarts_at_any_moment_of_the_start_lose_nothing() {
 fn crashes_under_load_refuse_nobody_and_lose_nothing_that_was_acknowledged() {
     let rounds = support::rounds(50, 15);
     let (_world, seen) = restarts("crashes", rounds, |world, service, seen, round| {
-        seen.wait_for_more(30);
+        seen.wait_for_load();
         service.signal(Signal::KILL);
         service.wait();
         *service = world.start_next();
