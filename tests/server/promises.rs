@@ -1,7 +1,6 @@
-//! Promises that hold whichever part of the program is looked at. On every call that goes out:
-//! certificates are checked, proxies of the environment are ignored, what others answer reaches no
-//! log and no header. And of every upload: it is on disk before anybody is told. (ssrf, tls, proxy,
-//! injection, fsync)
+//! Promises that hold whichever part of the program is looked at: what goes out with every call,
+//! what others answer reaches no log and no header, and every upload is on disk before anybody is
+//! told.
 
 use std::process::{Child, Command, Stdio};
 
@@ -170,8 +169,8 @@ fn curl(certificates: &Folder, host: &TlsHost, path: &str) -> Child {
     command.stdout(Stdio::null()).spawn().expect("curl")
 }
 
-/// Neither key nor token nor signature goes to a host whose certificate is not good: the handshake
-/// ends, and not one byte of a request is sent.
+/// TLS: neither key nor token nor signature goes to a host whose certificate is not good: the
+/// handshake ends, and not one byte of a request is sent.
 #[test]
 fn certificates_are_checked_on_every_call() {
     let certificates = certificates();
@@ -213,8 +212,8 @@ fn certificates_are_checked_on_every_call() {
 const PROXIES: [&str; 6] =
     ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
 
-/// Whoever sets the environment of a service sees no key and no token: the variables that send the
-/// calls of other programs to a proxy send none of ours.
+/// Proxies: whoever sets the environment of a service (HTTPS_PROXY) sees no key and no token: the
+/// variables that send the calls of other programs to a proxy send none of ours.
 #[test]
 fn proxies_of_the_environment_are_ignored_on_every_call() {
     let certificates = certificates();
@@ -264,8 +263,8 @@ fn saying(response: &str) -> Host {
     Host::start(move |_| response.clone().into())
 }
 
-/// Responses that are none, or hold what no response may: line feeds, controls of terminals, a
-/// redirect, lengths that are no numbers.
+/// Log injection: responses that are none, or hold what no response may: line feeds, controls of
+/// terminals, a redirect, lengths that are no numbers.
 #[test]
 fn hostile_responses_reach_no_log() {
     let elsewhere = Host::start(|_| NOTHING.into());
@@ -310,7 +309,7 @@ fn hostile_responses_reach_no_log() {
     assert_eq!(elsewhere.asked(), [""; 0], "a redirect was followed");
 }
 
-/// What `--check` prints of a bucket's code is one line, escaped.
+/// Log injection: what `--check` prints of a bucket's code is one line, escaped.
 #[test]
 fn hostile_codes_are_escaped_in_the_report() {
     let xml = "<Error><Code>a\nok   bucket: forged\u{1b}[31m</Code></Error>";
@@ -339,7 +338,8 @@ fn a_bucket_of_another_region_is_said_to_be_one() {
     assert!(found.code == Some(2) && found.stdout.contains(said), "{}", found.stdout);
 }
 
-/// The token of the metadata service becomes a header, so one with a line end would be two.
+/// Header injection: the token of the metadata service becomes a header, so one with a line end
+/// would be two.
 #[test]
 fn a_token_of_the_metadata_service_is_one_header() {
     for token in [
@@ -371,8 +371,8 @@ fn role(endpoint: &str) -> Source {
     Source::Role { key, endpoint: endpoint.to_owned(), arn: options.role_arn, policy }
 }
 
-/// Id, secret and token become form fields, headers and parts of a credential; the code of an error
-/// becomes a word of the log. Only what is visible ASCII may be one of them.
+/// Injection: id, secret and token become form fields, headers and parts of a credential; the code
+/// of an error becomes a word of the log. Only what is visible ASCII may be one of them.
 #[test]
 fn values_that_others_issue_are_plain() {
     let bucket = bucket();
@@ -481,9 +481,9 @@ fn words(events: &[Event]) -> Vec<String> {
     events.iter().map(word).collect()
 }
 
-/// A machine that loses its power after a response has what the response spoke of: the line was
-/// synced before the response left, and a new file's name before its first line. `kill -9` shows
-/// neither, since the kernel's cache outlives the process.
+/// fsync: a machine that loses its power after a response has what the response spoke of: the line
+/// was synced before the response left, and a new file's name before its first line. `kill -9`
+/// shows neither, since the kernel's cache outlives the process.
 #[test]
 fn an_upload_is_synced_before_its_response_is_sent() {
     let world = Recorder::start();
@@ -506,7 +506,7 @@ fn an_upload_is_synced_before_its_response_is_sent() {
     assert_eq!(words(&world.order.take()), [&opened[..], &recorded].concat());
 }
 
-/// Callbacks that come together share a sync, and none is told before it.
+/// fsync: callbacks that come together share a sync, and none is told before it.
 #[test]
 fn responses_never_outrun_the_sync_that_they_share() {
     const CLIENTS: i64 = 16;
