@@ -20,11 +20,9 @@ use support::proxy::{self, Proxy};
 use support::siege::Over;
 use support::trust::{JWT_SECRET, TOKEN_KEY, now, ticket};
 use support::world::Site;
-use support::{Connection, Folder, Process, Reply, Server, send, upload};
+use support::{Connection, Folder, PATIENCE, Process, Reply, Server, send, upload};
 
 const OK: &str = r#"{"Status":"OK"}"#;
-/// Far longer than anything waited for takes, so that a loaded machine fails no test.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One bucket, and a place for machines.
 struct World {

@@ -20,10 +20,10 @@ use oss_standin::{CredentialFault, KeyFault, Options, Source};
 use serde_json::json;
 use support::hostile::{Random, connect_narrow, is_closed, read_to_close, send_all};
 use support::siege::Over;
-use support::systemd::{Manager, PATIENCE, Service, Signal, inode};
+use support::systemd::{Manager, Service, Signal, inode};
 use support::trust::{JWT_SECRET, TOKEN_KEY, now, ticket};
 use support::world::{FORM, Site, V1, V4, borrowed, policy};
-use support::{Connection, Disk, Server, binary, read_reply, request, run, upload};
+use support::{Connection, Disk, PATIENCE, Server, binary, read_reply, request, run, upload};
 
 /// A watchdog's interval that keeps tests short: it asks twice in this time.
 const OFTEN: (&str, &str) = ("WATCHDOG_USEC", "400000");

@@ -7,11 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::Folder;
+use crate::{Folder, PATIENCE};
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/hang.c");
-/// Far longer than a request takes, so that a loaded machine fails no test.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A disk that hangs between `hang` and `resume`, or until this is dropped.
 pub struct Disk {

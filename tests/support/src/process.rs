@@ -8,10 +8,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
+use crate::PATIENCE;
 use crate::log::Log;
 
-/// Far longer than anything waited for takes, so that a loaded machine fails no test.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 const LAST_LINES: usize = 50;
 
 /// What it writes to its standard error is its log. Killed when dropped.

@@ -19,8 +19,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 
 pub use rustix::process::Signal;
 
-pub use crate::process::PATIENCE;
-use crate::{Process, binary};
+use crate::{PATIENCE, Process, binary};
 
 /// Puts the descriptors where sd_listen_fds(3) says, with variables that only the process itself
 /// can have right. A shell, because `exec` keeps its process.
