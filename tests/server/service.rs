@@ -863,6 +863,7 @@ fn secrets_are_taken_as_they_are() {
         assert_eq!(checked.code, Some(2), "{name}={value:?}");
         assert_eq!((served.code, &served.stderr), (checked.code, &checked.stderr));
         assert!(served.stderr.starts_with(&format!("appserver: {name}: ")), "{}", served.stderr);
+        assert_eq!(served.stderr.lines().count(), 1, "{}", served.stderr);
         assert!(value.trim().len() < 6 || !served.stderr.contains(value.trim()));
     }
     for value in ["a=b==c", "=", "\"quoted'$x`", "  trimmed\n", &long] {

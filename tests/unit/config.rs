@@ -18,14 +18,14 @@ fn vars(changes: &[(&str, &str)]) -> Vars {
     vars
 }
 
-fn config(changes: &[(&str, &str)]) -> Config {
+pub fn config(changes: &[(&str, &str)]) -> Config {
     match Config::from_vars(&vars(changes)) {
         Ok(config) => config,
         Err(error) => panic!("{error}"),
     }
 }
 
-fn error(changes: &[(&str, &str)]) -> String {
+pub fn error(changes: &[(&str, &str)]) -> String {
     match Config::from_vars(&vars(changes)) {
         Ok(_) => panic!("accepted {changes:?}"),
         Err(error) => error.to_string(),
@@ -52,7 +52,7 @@ fn defaults_are_what_readme_says() {
     assert!(found.report.contains("OSS_STS_ENDPOINT = https://sts.cn-hangzhou.aliyuncs.com\n"));
 }
 
-/// What is posted to and signed for has no slash at its end. (Endpoints: tests/server/inputs.rs.)
+/// What is posted to and signed for has no slash at its end. (Endpoints: inputs.rs.)
 #[test]
 fn a_slash_after_the_host_is_dropped() {
     let config = config(&[("OSS_HOST", "https://my-bucket.oss-ap-southeast-1.aliyuncs.com/")]);
