@@ -14,8 +14,11 @@ enum Form {
     Data,
     /// As mini programs and phones do: another boundary, a `Content-Type` for each field.
     ByHand,
+    /// With the name in the key percent-encoded, or the whole key.
+    EncodedName,
+    EncodedKey,
 }
-use Form::{ByHand, Data};
+use Form::{ByHand, Data, EncodedKey, EncodedName};
 
 /// What a client posts beside its key, a field each. `field=name` is what the answer has under that
 /// name, and `undefined` if it has none, as in JavaScript; `field?=name` is posted if there is any;
@@ -38,52 +41,36 @@ const OTHER_TOKEN_IF: &str = "x-oss-security-token?=x-oss-security-token";
 /// All of `fields`, whatever they are.
 const ALL: &str = "fields";
 
-/// Name, where it asks, form, the file's name in the key, fields.
-type Kind = (&'static str, &'static str, Form, &'static str, &'static [&'static str]);
+/// Name, where it asks, form, fields.
+type Kind = (&'static str, &'static str, Form, &'static [&'static str]);
 
 const KINDS: [Kind; 16] = [
-    ("V1, no `callback`", V1, Data, "a.txt", &[OLD]),
-    ("V1, no `callback`, reads `accessId`", V1, Data, "a.txt", &[ANTD]),
-    ("V1 with `callback`", V1, Data, "a.txt", &[OLD, CALLBACK]),
-    ("V1 with `callback`, form by hand", V1, ByHand, "a.txt", &[OLD, CALLBACK]),
-    ("V1 with `callback`, name percent-encoded", V1, Data, "%E4%B8%AD.txt", &[OLD, CALLBACK]),
-    ("V1 with `callback`, whole key percent-encoded", V1, Data, "%2Fa.txt", &[OLD, CALLBACK]),
-    (
-        "V1 with `callback` and the token if there is one",
-        V1,
-        Data,
-        "a.txt",
-        &[OLD, CALLBACK, TOKEN_IF],
-    ),
-    ("V1 with the token if there is one", V1, Data, "a.txt", &[OLD, OTHER_TOKEN_IF]),
-    ("V4, always with a token", V4, Data, "a.txt", &[NEW, TOKEN]),
-    ("V4, always with a token, and `callback`", V4, Data, "a.txt", &[NEW, TOKEN, CALLBACK]),
-    (
-        "V4, always with a token, and `callback`, form by hand",
-        V4,
-        ByHand,
-        "a.txt",
-        &[NEW, TOKEN, CALLBACK],
-    ),
-    ("V4, reads `version`, always with a token", V4, Data, "a.txt", &[JAVA, TOKEN]),
-    ("V4 without a token", V4, Data, "a.txt", &[NEW]),
-    ("V4 without a token, with `callback`", V4, Data, "a.txt", &[NEW, CALLBACK]),
-    (
-        "V4 with token and `callback` if there are any",
-        V4,
-        Data,
-        "a.txt",
-        &[NEW, TOKEN_IF, CALLBACK_IF],
-    ),
-    ("all of `fields` (`upload.js`, `fetch`, Uppy)", V4, Data, "a.txt", &[ALL]),
+    ("V1, no `callback`", V1, Data, &[OLD]),
+    ("V1, no `callback`, reads `accessId`", V1, Data, &[ANTD]),
+    ("V1 with `callback`", V1, Data, &[OLD, CALLBACK]),
+    ("V1 with `callback`, form by hand", V1, ByHand, &[OLD, CALLBACK]),
+    ("V1 with `callback`, name percent-encoded", V1, EncodedName, &[OLD, CALLBACK]),
+    ("V1 with `callback`, whole key percent-encoded", V1, EncodedKey, &[OLD, CALLBACK]),
+    ("V1 with `callback` and the token if there is one", V1, Data, &[OLD, CALLBACK, TOKEN_IF]),
+    ("V1 with the token if there is one", V1, Data, &[OLD, OTHER_TOKEN_IF]),
+    ("V4, always with a token", V4, Data, &[NEW, TOKEN]),
+    ("V4, always with a token, and `callback`", V4, Data, &[NEW, TOKEN, CALLBACK]),
+    ("V4, always with a token, and `callback`, form by hand", V4, ByHand, &[NEW, TOKEN, CALLBACK]),
+    ("V4, reads `version`, always with a token", V4, Data, &[JAVA, TOKEN]),
+    ("V4 without a token", V4, Data, &[NEW]),
+    ("V4 without a token, with `callback`", V4, Data, &[NEW, CALLBACK]),
+    ("V4 with token and `callback` if there are any", V4, Data, &[NEW, TOKEN_IF, CALLBACK_IF]),
+    ("all of `fields` (`upload.js`, `fetch`, Uppy)", V4, Data, &[ALL]),
 ];
 
 /// The form's fields as the client makes them of an answer.
-fn fields(answer: &Value, (_, _, _, file, specs): &Kind) -> Vec<(String, String)> {
+fn fields(answer: &Value, (_, _, form, specs): &Kind) -> Vec<(String, String)> {
     let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
-    let key = match file.strip_prefix("%2F") {
-        Some(rest) => format!("{}%2F{rest}", text("dir").trim_end_matches('/')),
-        None => format!("{}{file}", text("dir")),
+    let dir = text("dir");
+    let key = match form {
+        Data | ByHand => format!("{dir}a.txt"),
+        EncodedName => format!("{dir}%E4%B8%AD.txt"),
+        EncodedKey => format!("{}%2Fa.txt", dir.trim_end_matches('/')),
     };
     let key = ("key".to_owned(), key);
     if specs[0] == ALL {
@@ -135,7 +122,7 @@ fn post_by_hand(url: &str, fields: &[(&str, &str)], bytes: &[u8]) -> Reply {
 fn outcome(site: &Site, server: &Server, has_callback: bool, kind: &Kind) -> String {
     const BYTES: &[u8] = b"hello";
     let bucket = &site.bucket;
-    let (_, contract, form, file, _) = kind;
+    let (_, contract, form, _) = kind;
     let answer = policy(server.address, contract, &[]);
     let fields = fields(&answer, kind);
     let fields: Vec<(&str, &str)> =
@@ -143,11 +130,12 @@ fn outcome(site: &Site, server: &Server, has_callback: bool, kind: &Kind) -> Str
     let host = answer["host"].as_str().unwrap();
     let before = bucket.callbacks().len();
     let reply = match form {
-        Data => post_form(host, &fields, ("a.txt", "text/plain", BYTES)),
         ByHand => post_by_hand(host, &fields, BYTES),
+        _ => post_form(host, &fields, ("a.txt", "text/plain", BYTES)),
     };
-    let object = bucket.object(&format!("user/{file}"));
-    bucket.remove(&format!("user/{file}"));
+    let (_, key) = fields[0];
+    let object = bucket.object(key);
+    bucket.remove(key);
     if reply.status >= 300 {
         assert!(object.is_none() && bucket.callbacks().len() == before);
         return format!("{} `{}`", reply.status, reply.element("Code").unwrap_or_default());

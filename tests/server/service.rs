@@ -442,8 +442,6 @@ struct Seen {
     /// Tells `wait_for_load` of another.
     told: Condvar,
     polled: AtomicUsize,
-    /// Connections on which the server said that it was the last answer.
-    said_close: AtomicUsize,
     /// Connections that were refused.
     refused: AtomicUsize,
     /// Callbacks that were sent and not answered.
@@ -499,7 +497,6 @@ impl Seen {
             assert_eq!(reply.status, 200);
             self.polled.fetch_add(1, Ordering::Relaxed);
             if reply.header("connection") == Some("close") {
-                self.said_close.fetch_add(1, Ordering::Relaxed);
                 assert!(open.is_at_its_end(), "more after the last answer");
                 connection = None;
             }
@@ -555,11 +552,9 @@ fn restarts(
     let refused = seen.refused.load(Ordering::Relaxed);
     println!(
         "{rounds} {what} in {took:.1?}: {refused} refused; {} callbacks acknowledged, {missing} of \
-         them not in the record; {} polls, {} of them the last of their connection, {} without an \
-         answer; callbacks without one: {:#?}",
+         them not in the record; {} polls, {} without an answer; callbacks without one: {:#?}",
         acknowledged.len(),
         seen.polled.load(Ordering::Relaxed),
-        seen.said_close.load(Ordering::Relaxed),
         seen.dropped.load(Ordering::Relaxed),
         seen.lost.lock().unwrap(),
     );
