@@ -4,18 +4,15 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use oss_standin::{Options, Standin};
-use support::Connection;
-use support::trust::{callback, callback_token, now};
-use support::{Server, binary};
+use oss_standin::Standin;
+use support::trust::{TOKEN_KEY, callback, callback_token, now};
+use support::world::{FORM, Site};
+use support::{Connection, Server, binary};
 
-const TOKEN_KEY: &str = "tokenKeyOfMoreThanThirtyTwoCharacters";
-const FORM: &str = "application/x-www-form-urlencoded";
 const BODY: &str = "filename=user%2Falice%2Fphoto.jpg&size=123456&mimeType=image%2Fjpeg&height=600&\
     width=800&bucket=examplebucket&etag=5D41402ABC4B2A76B9719D911017C592&reqId=";
 /// More than are answered in a turn; when they are used up, it ends.
@@ -36,21 +33,22 @@ fn main() {
     let folder = binary().with_file_name(name);
     let record = folder.join("record");
     fs::create_dir_all(&record).expect("a folder");
-    let bucket = Standin::start(Options::default()).expect("a bucket");
-    let key = folder.join("key.pem");
-    fs::write(&key, bucket.public_key_pem()).expect("a key file");
-    let key = key.to_str().expect("a plain path");
-
-    let with = start(key, record.to_str().expect("a plain path"));
-    let without = start(key, "");
-    callbacks(&with, &bucket, 1);
+    let site = Site::new(&[
+        ("CALLBACK_URL", "http://127.0.0.1:9/callback"),
+        ("CALLBACK_TOKEN", "on"),
+        ("CALLBACK_TOKEN_KEY", TOKEN_KEY),
+    ]);
+    let start = |record: &str| Server::start(&site.vars(&[("UPLOAD_LOG", record)]));
+    let with = start(record.to_str().expect("a plain path"));
+    let without = start("");
+    callbacks(&with, &site.bucket, 1);
     let line = first_line(&record);
 
     // In turns, since disks have moods.
     let mut turns = [(); TURNS].map(|()| {
         let alone = synced_alone(&folder.join("alone"), &line);
-        let recorded = CLIENTS.map(|clients| callbacks(&with, &bucket, clients));
-        let bare = CLIENTS.map(|clients| callbacks(&without, &bucket, clients));
+        let recorded = CLIENTS.map(|clients| callbacks(&with, &site.bucket, clients));
+        let bare = CLIENTS.map(|clients| callbacks(&without, &site.bucket, clients));
         Turn { alone, recorded, bare }
     });
     drop((with, without));
@@ -73,22 +71,6 @@ fn main() {
             with / each
         );
     }
-}
-
-fn start(key: &str, record: &str) -> Server {
-    let mut command = Command::new(binary());
-    command.args(["127.0.0.1", "0"]);
-    Server::spawn(
-        command,
-        &[
-            ("CALLBACK_PUBLIC_KEY_FILE", key),
-            ("CALLBACK_URL", "http://127.0.0.1:9/callback"),
-            ("CALLBACK_TOKEN", "on"),
-            ("CALLBACK_TOKEN_KEY", TOKEN_KEY),
-            ("UPLOAD_DIR", "user/"),
-            ("UPLOAD_LOG", record),
-        ],
-    )
 }
 
 /// Callbacks about one upload each: another callback about the same upload is not recorded again.

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 
 use oss_standin::Standin;
 use serde_json::json;
-use support::trust::{callback, callback_token, now, ticket};
+use support::trust::{JWT_SECRET, callback, callback_token, now, ticket};
+use support::world::FORM;
 
 const KEY_SECRET: &str = "exampleAkSecretNeverShown";
-const TICKET_SECRET: &str = "ticketSecretOfMoreThanThirtyTwoCharacters";
-const FORM: &str = "application/x-www-form-urlencoded";
 const BODY: &[u8] = b"filename=user%2Fphoto.jpg&size=123456&mimeType=image%2Fjpeg&height=600&\
                       width=800&bucket=examplebucket&etag=5D41402ABC4B2A76B9719D911017C592";
 
@@ -17,7 +16,7 @@ pub const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
 pub const POLICY: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 pub const POLICY_V4: &[u8] = b"GET /get_post_signature_for_oss_upload HTTP/1.1\r\nHost: x\r\n\r\n";
 /// Makes the server ask for tickets.
-pub const TICKETS: (&str, &str) = ("UPLOAD_JWT_SECRET", TICKET_SECRET);
+pub const TICKETS: (&str, &str) = ("UPLOAD_JWT_SECRET", JWT_SECRET);
 pub const SECRET: (&str, &str) = ("OSS_ACCESS_KEY_SECRET", KEY_SECRET);
 
 /// What every server is given, except for the secret of its access key.
@@ -32,7 +31,7 @@ pub fn variables(public_key_file: &str) -> [(&str, &str); 5] {
 }
 
 pub fn policy_with_ticket() -> Vec<u8> {
-    let bearer = ticket(TICKET_SECRET, &json!({ "sub": "alice", "exp": now() + 86_400 }));
+    let bearer = ticket(JWT_SECRET, &json!({ "sub": "alice", "exp": now() + 86_400 }));
     format!("GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {bearer}\r\n\r\n").into_bytes()
 }
 

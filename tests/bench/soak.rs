@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use oss_standin::{Options, Standin};
 use support::hostile::{Random, connect, connect_narrow, mutate, reset, send_all, take};
+use support::world::{FORM, Site};
 use support::{Server, read_reply};
 
 const WARM_UP: Duration = Duration::from_secs(20);
@@ -21,7 +21,6 @@ const CLIENTS: u64 = 8;
 const REQUESTS_PER_SECOND: u64 = 1600;
 /// Longer than the server keeps any connection that does nothing.
 const AFTERMATH: Duration = Duration::from_secs(17);
-const FORM: &str = "application/x-www-form-urlencoded";
 const BODY: &[u8] = b"filename=user%2Fa.txt&size=5&mimeType=text%2Fplain&bucket=examplebucket";
 
 /// What both phases share.
@@ -36,12 +35,9 @@ struct World {
 }
 
 fn main() -> ExitCode {
-    let bucket = Standin::start(Options::default()).expect("a bucket");
-    let key = std::env::temp_dir().join(format!("appserver-soak-{}.pem", std::process::id()));
-    std::fs::write(&key, bucket.public_key_pem()).expect("a key file");
-    let server = Server::start(&[("CALLBACK_PUBLIC_KEY_FILE", key.to_str().expect("a path"))]);
-    let _ = std::fs::remove_file(&key);
-    let callback = bucket.callback_request("/callback", "x", BODY, FORM);
+    let site = Site::new(&[("UPLOAD_LOG", ""), ("UPLOAD_DIR", "")]);
+    let server = Server::start(&site.vars(&[]));
+    let callback = site.bucket.callback_request("/callback", "x", BODY, FORM);
     let kept = String::from_utf8(callback).expect("ASCII").replace("connection: close\r\n", "");
     let valid = vec![
         b"GET / HTTP/1.1\r\nHost: x\r\nOrigin: http://a.example\r\n\r\n".to_vec(),

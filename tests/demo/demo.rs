@@ -11,11 +11,11 @@ use std::process::{Command, Stdio};
 
 use appserver::app::App;
 use appserver::config::{Config, Vars};
-use appserver::oss::policy::hmac_sha256;
 use appserver::server;
 use appserver::sys::time;
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use oss_standin::{Options, Standin};
+use serde_json::json;
+use support::trust::ticket;
 
 const JWT_SECRET: &str = "a secret of this demo, which a real one must not be";
 
@@ -33,28 +33,23 @@ fn main() {
     let record = record();
 
     let options = Options { verbose: true, ..Options::default() };
-    let bucket = Standin::start(options.clone()).expect("the bucket starts");
-    let callback = format!("http://{address}/callback");
+    let bucket = Standin::start(options).expect("the bucket starts");
     let jwt_secret = JWT_SECRET.replace(' ', "-");
-    let vars: Vars = [
-        ("OSS_ACCESS_KEY_ID", options.access_key_id.as_str()),
-        ("OSS_ACCESS_KEY_SECRET", &options.access_key_secret),
-        ("OSS_HOST", &bucket.url()),
-        ("OSS_BUCKET", &options.bucket),
-        ("OSS_REGION", &options.region),
-        ("CALLBACK_URL", &callback),
-        ("CALLBACK_KEY_ORIGIN", &bucket.key_origin()),
-        ("UPLOAD_DIR", "demo/"),
-        ("UPLOAD_JWT_SECRET", &jwt_secret),
-        ("CONFIRM_UPLOADS", "on"),
-        ("UPLOAD_LOG", &record.display().to_string()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into();
+    let own = [
+        ("CALLBACK_URL", format!("http://{address}/callback")),
+        ("UPLOAD_DIR", "demo/".to_owned()),
+        ("UPLOAD_JWT_SECRET", jwt_secret.clone()),
+        ("CONFIRM_UPLOADS", "on".to_owned()),
+        ("UPLOAD_LOG", record.display().to_string()),
+    ];
+    let all = bucket.vars().into_iter().filter(|(_, value)| !value.is_empty()).chain(own);
+    let vars: Vars = all.map(|(name, value)| (name.to_owned(), value)).collect();
     let config = Config::from_vars(&vars).unwrap_or_else(|error| panic!("{error}"));
     let app = App::new(config, time::now()).unwrap_or_else(|error| panic!("{error}"));
 
-    let ticket = ticket(&jwt_secret, "visitor", time::now() + 86_400);
+    // What a user's own application would mint (`static/README.md` shows it in other languages).
+    let claims = json!({ "sub": "visitor", "exp": time::now() + 86_400 });
+    let ticket = ticket(&jwt_secret, &claims);
     println!("the page:    http://{address}/index.html#ticket={ticket}");
     println!("             (open it and upload a file; each step shows here)");
     println!("policies:    http://{address}/get_post_signature_for_oss_upload?ticket={ticket}");
@@ -78,13 +73,4 @@ fn record() -> PathBuf {
 fn tidy(folder: &Path) {
     let _ = std::io::stdin().read(&mut [0]);
     let _ = std::fs::remove_dir_all(folder);
-}
-
-/// What a user's own application would mint (`static/README.md` shows it in other languages).
-fn ticket(secret: &str, subject: &str, expire: u64) -> String {
-    let header = BASE64URL.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
-    let claims = BASE64URL.encode(format!(r#"{{"sub":"{subject}","exp":{expire}}}"#));
-    let signed = format!("{header}.{claims}");
-    let mac = BASE64URL.encode(hmac_sha256(secret.as_bytes(), signed.as_bytes()));
-    format!("{signed}.{mac}")
 }

@@ -3,20 +3,17 @@
 
 mod machines;
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use oss_standin::{Options, Standin};
 use serde_json::json;
 use support::proxy::{self, HOST, Proxy};
-use support::{Folder, Reply, Server, binary, read_reply, request, trust};
+use support::trust::{JWT_SECRET, now, ticket};
+use support::world::{FORM, Site};
+use support::{Connection, Folder, Host, Reply, Server, binary, request};
 
-const FORM: &str = "application/x-www-form-urlencoded";
 const BODY: &[u8] = b"bucket=examplebucket&filename=a.txt";
 
 fn on_socket(socket: &Path, vars: &[(&str, &str)]) -> Server {
@@ -26,49 +23,48 @@ fn on_socket(socket: &Path, vars: &[(&str, &str)]) -> Server {
 }
 
 fn ask(socket: &Path, message: &[u8]) -> Reply {
-    let mut stream = UnixStream::connect(socket).unwrap();
-    stream.write_all(message).unwrap();
-    read_reply(&mut stream, false).unwrap()
+    Connection::unix(socket).unwrap().ask(message).unwrap()
 }
 
+/// `Authorization: Bearer` of `alice`.
+fn bearer() -> String {
+    let ticket = ticket(JWT_SECRET, &json!({ "sub": "alice", "exp": now() + 600 }));
+    format!("Authorization: Bearer {ticket}")
+}
+
+/// Unix socket: its mode, X-Forwarded-For, a file in its place, and the socket of a killed process.
 #[test]
 fn a_unix_socket_serves_a_proxy() {
-    let folder = Folder::new();
-    let socket = folder.0.join("http.sock");
-    let bucket = Standin::start(Options::default()).unwrap();
-    let vars = [("CALLBACK_KEY_ORIGIN", &*bucket.key_origin())];
-    let mut server = on_socket(&socket, &vars);
+    let site = Site::new(&[("UPLOAD_LOG", "")]);
+    let socket = site.folder.0.join("http.sock");
+    let mut server = on_socket(&socket, &site.vars(&[]));
     let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
     let get = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 6.6.6.6, 203.0.113.9\r\n\r\n";
     assert_eq!(ask(&socket, get).status, 200);
     server.wait_log(" 203.0.113.9 GET \"/\" 200 policy");
-    let callback = bucket.callback_request("/callback", "x", BODY, FORM);
-    assert_eq!(ask(&socket, &callback).text(), r#"{"Status":"OK"}"#);
+    assert_eq!(ask(&socket, &site.callback("/callback", "a.txt")).text(), r#"{"Status":"OK"}"#);
 
     let too_long = vec![b'a'; 70_000];
     let head = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", too_long.len());
     assert_eq!(ask(&socket, &[head.as_bytes(), &too_long].concat()).status, 413);
 
     // A file that is no socket is not ours to remove.
-    let file = folder.0.join("precious");
+    let file = site.folder.0.join("precious");
     std::fs::write(&file, "x").unwrap();
-    let plain = [
-        ("OSS_ACCESS_KEY_ID", "id"),
-        ("OSS_ACCESS_KEY_SECRET", "s3cr3t"),
-        ("OSS_HOST", "https://examplebucket.oss-cn-hangzhou.aliyuncs.com"),
-    ];
-    let run = support::run(&[&format!("unix:{}", file.display())], &plain);
-    assert!(run.code == Some(1) && run.stderr.contains("cannot listen on "), "{}", run.stderr);
+    let cannot_listen = |path: &Path| {
+        let run = site.run(&[&format!("unix:{}", path.display())], &[]);
+        assert!(run.code == Some(1) && run.stderr.contains("cannot listen on "), "{}", run.stderr);
+    };
+    cannot_listen(&file);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "x");
 
     // A socket that a killed process leaves behind does not keep the next from starting; one that
     // a living process serves does.
     server.kill();
-    let _second = on_socket(&socket, &vars);
+    let _second = on_socket(&socket, &site.vars(&[]));
     assert_eq!(ask(&socket, get).status, 200);
-    let third = support::run(&[&format!("unix:{}", socket.display())], &plain);
-    assert!(third.code == Some(1) && third.stderr.contains("cannot listen on "));
+    cannot_listen(&socket);
     assert_eq!(ask(&socket, get).status, 200);
 }
 
@@ -78,25 +74,24 @@ fn more_than_a_batch_at_once_is_answered_whole() {
     let folder = Folder::new();
     let socket = folder.0.join("http.sock");
     let _server = on_socket(&socket, &[]);
-    let mut streams: Vec<UnixStream> =
-        (0..200).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    let mut connections: Vec<Connection> =
+        (0..200).map(|_| Connection::unix(&socket).unwrap()).collect();
     for _ in 0..20 {
-        for stream in &mut streams {
-            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        for connection in &mut connections {
+            connection.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
         }
-        for stream in &mut streams {
-            let reply = read_reply(stream, false).unwrap();
+        for connection in &mut connections {
+            let reply = connection.reply().unwrap();
             assert_eq!((reply.status, &*reply.text()), (200, "ok\n"));
         }
     }
 }
 
+/// PUBLIC_PATH_PREFIX: a reverse proxy may strip the path, and the signature holds what OSS called.
 #[test]
 fn a_path_prefix_is_routed_without_and_signed_with() {
-    let bucket = Standin::start(Options::default()).unwrap();
-    let origin = bucket.key_origin();
-    let prefix = ("PUBLIC_PATH_PREFIX", "/post");
-    let server = Server::start(&[("CALLBACK_KEY_ORIGIN", &origin), prefix]);
+    let site = Site::new(&[("PUBLIC_PATH_PREFIX", "/post")]);
+    let server = Server::start(&site.vars(&[]));
     for (path, status) in [
         ("/post/", 200),
         ("/post", 200),
@@ -116,42 +111,33 @@ fn a_path_prefix_is_routed_without_and_signed_with() {
         ("/callback?x=1", "/callback?x=1", 400),
         ("/post/postal", "/postal", 200),
     ] {
-        let authorization = bucket.sign(signed, BODY);
-        let key_url = BASE64.encode(oss_standin::PUB_KEY_URL);
-        let headers = [("authorization", &*authorization), ("x-oss-pub-key-url", &*key_url)];
-        let reply = request(server.address, "POST", arrives, &headers, BODY);
+        let message = site.callback(signed, "a.txt");
+        let message = String::from_utf8(message).unwrap().replace(signed, arrives);
+        let reply = support::send(server.address, message.as_bytes(), false).unwrap();
         assert_eq!(reply.status, status, "{signed} as {arrives}");
     }
 }
 
 /// What a proxy of `tests/proxy` stands before: a server under `/upload` that wants tickets.
-struct Site {
-    folder: Folder,
-    bucket: Standin,
+struct Behind {
+    site: Site,
     server: Server,
 }
 
-const SECRET: &str = "a-secret-of-the-tests-of-32-characters";
-
-impl Site {
-    fn new() -> Site {
-        let folder = Folder::new();
-        proxy::certificate(&folder.0);
-        let bucket = Standin::start(Options::default()).unwrap();
-        let socket = folder.0.join("http.sock");
-        let vars = [
-            ("CALLBACK_KEY_ORIGIN", &*bucket.key_origin()),
-            ("PUBLIC_PATH_PREFIX", "/upload"),
-            ("UPLOAD_JWT_SECRET", SECRET),
-        ];
-        let server = on_socket(&socket, &vars);
+impl Behind {
+    fn new() -> Behind {
+        let changes = [("PUBLIC_PATH_PREFIX", "/upload"), ("UPLOAD_JWT_SECRET", JWT_SECRET)];
+        let site = Site::new(&changes);
+        proxy::certificate(&site.folder.0);
+        let socket = site.folder.0.join("http.sock");
+        let server = on_socket(&socket, &site.vars(&[]));
         // Apache's process gives up root.
         std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o666)).unwrap();
-        Site { folder, bucket, server }
+        Behind { site, server }
     }
 
     fn path(&self, name: &str) -> String {
-        self.folder.0.join(name).display().to_string()
+        self.site.folder.path(name)
     }
 
     /// `nginx.conf`, listening on this port with the certificate of the test.
@@ -198,7 +184,7 @@ impl Site {
 
     /// The complete callback as OSS sends it, signed for this path and query.
     fn callback(&self, target: &str) -> Vec<u8> {
-        self.bucket.callback_request(target, HOST, BODY, FORM)
+        self.site.bucket.callback_request(target, HOST, BODY, FORM)
     }
 
     /// What every proxy must do.
@@ -207,15 +193,15 @@ impl Site {
         assert_eq!(self.curl(proxy, "/upload/index.html", &[]).0, 200);
         let policies = "/upload/get_post_signature_for_oss_upload";
         assert_eq!(self.curl(proxy, policies, &[]).0, 401);
-        let ticket = trust::ticket(SECRET, &json!({ "sub": "alice", "exp": trust::now() + 600 }));
-        let ticket = format!("Authorization: Bearer {ticket}");
+        let ticket = bearer();
         let lie = "X-Forwarded-For: 6.6.6.6";
         let (status, policy) = self.curl(proxy, policies, &["-H", &ticket, "-H", lie]);
         assert!(status == 200 && policy.contains("x_oss_date"), "{status} {policy}");
-        self.server.wait_log(&format!(" 127.0.0.1 GET {policies:?} 200 policy dir=\"alice/\""));
+        self.server
+            .wait_log(&format!(" 127.0.0.1 GET {policies:?} 200 policy dir=\"user/alice/\""));
 
         for http10 in [false, true] {
-            self.bucket.faults().callback_http10 = http10;
+            self.site.bucket.faults().callback_http10 = http10;
             let callback = self.callback("/upload/callback?x=%20y+z%2F&token=a.b_c-d");
             let answer = self.without_a_name(proxy, &callback);
             assert!(answer.starts_with("HTTP/1.") && answer.contains(" 200 OK\r\n"), "{answer}");
@@ -230,7 +216,7 @@ impl Site {
         assert!(answer.contains(" 400 ") && answer.contains("verify not ok"), "{answer}");
 
         // The server takes 20 KiB, and so does each proxy.
-        let file = self.folder.0.join("body");
+        let file = self.site.folder.0.join("body");
         let data = format!("@{}", file.display());
         for length in [20_480, 20_481, 1_000_000] {
             std::fs::write(&file, vec![b'a'; length]).unwrap();
@@ -242,64 +228,55 @@ impl Site {
     }
 }
 
+/// nginx: TLS, tickets, callbacks without a name in the handshake, long bodies; only POST at the
+/// callback.
 #[test]
 fn nginx_passes_all_on_over_the_unix_socket() {
-    let site = Site::new();
-    let nginx = Proxy::nginx(&site.folder.0, 1, |ports| {
+    let behind = Behind::new();
+    let nginx = Proxy::nginx(&behind.site.folder.0, 1, |ports| {
         // Another site, first on the same address: without a name, it is not the one.
         format!(
             "server {{\nlisten 127.0.0.1:{} ssl;\nserver_name other.example.com;\n\
              ssl_certificate {};\nssl_certificate_key {};\nreturn 204;\n}}\n{}",
             ports[0],
-            site.path("upload.pem"),
-            site.path("upload.key"),
-            site.nginx_block(ports[0])
+            behind.path("upload.pem"),
+            behind.path("upload.key"),
+            behind.nginx_block(ports[0])
         )
     });
-    site.check(&nginx);
-    assert_eq!(site.curl(&nginx, "/upload/callback", &[]).0, 403);
-    assert_eq!(site.curl(&nginx, "/callback", &["-d", "a=b"]).0, 404);
+    behind.check(&nginx);
+    assert_eq!(behind.curl(&nginx, "/upload/callback", &[]).0, 403);
+    assert_eq!(behind.curl(&nginx, "/callback", &["-d", "a=b"]).0, 404);
 }
 
+/// nginx auth_request: a session cookie is asked for before policies; no spelling of a path goes
+/// around it.
 #[test]
 fn nginx_asks_the_application_before_policies_but_not_before_callbacks() {
-    let site = Site::new();
+    let behind = Behind::new();
     // The application: knows its sessions by a cookie.
-    let application = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = application.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for mut stream in application.incoming().map_while(Result::ok) {
-            let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
-            while !head.ends_with(b"\r\n\r\n") {
-                match stream.read(&mut buffer) {
-                    Ok(length @ 1..) => head.extend(&buffer[..length]),
-                    _ => break,
-                }
-            }
-            let good = String::from_utf8_lossy(&head).contains("Cookie: session=good\r\n");
-            let status = if good { "204 Good" } else { "401 Who" };
-            let answer = format!("HTTP/1.1 {status}\r\nConnection: close\r\n\r\n");
-            let _ = stream.write_all(answer.as_bytes());
-        }
+    let application = Host::start(|head| {
+        let good = head.contains("Cookie: session=good\r\n");
+        let status = if good { "204 Good" } else { "401 Who" };
+        format!("HTTP/1.1 {status}\r\nConnection: close\r\n\r\n").into()
     });
-    let places = [("127.0.0.1:3000", &*address.to_string())];
+    let places = [("127.0.0.1:3000", &*application.address.to_string())];
     let locations = proxy::file("nginx-session.conf", &places);
-    let nginx = Proxy::nginx(&site.folder.0, 1, |ports| {
-        let block = site.nginx_block(ports[0]);
+    let nginx = Proxy::nginx(&behind.site.folder.0, 1, |ports| {
+        let block = behind.nginx_block(ports[0]);
         let (before, rest) = block.split_once("    location /upload/ {").expect("the location");
         let (_, after) = rest.split_once("    }\n").expect("its end");
         format!("{before}{locations}{after}")
     });
 
-    let ticket = trust::ticket(SECRET, &json!({ "sub": "alice", "exp": trust::now() + 600 }));
-    let ticket = format!("Authorization: Bearer {ticket}");
+    let ticket = bearer();
     for path in ["/upload/", "/upload/get_post_signature_for_oss_upload", "/upload/index.html"] {
-        let ask = |cookie: &str| site.curl(&nginx, path, &["-H", &ticket, "-H", cookie]).0;
+        let ask = |cookie: &str| behind.curl(&nginx, path, &["-H", &ticket, "-H", cookie]).0;
         assert_eq!((ask("Cookie: session=good"), ask("Cookie: session=bad")), (200, 401), "{path}");
     }
-    assert!(!site.server.log().iter().any(|line| line.contains("\" 401")));
-    let callback = site.callback("/upload/callback?token=a");
-    let answer = site.without_a_name(&nginx, &callback);
+    assert!(!behind.server.log().iter().any(|line| line.contains("\" 401")));
+    let callback = behind.callback("/upload/callback?token=a");
+    let answer = behind.without_a_name(&nginx, &callback);
     assert!(answer.ends_with("{\"Status\":\"OK\"}"), "{answer}");
 
     // Around the question: nothing that nginx and the server could read differently.
@@ -317,47 +294,17 @@ fn nginx_asks_the_application_before_policies_but_not_before_callbacks() {
         ("/upload/get_post_signature_for_oss_upload%3F/../callback", 403),
         ("/upload/get_post_signature_for_oss_upload?/../callback", 401),
     ] {
-        assert_eq!(site.curl(&nginx, path, &["-H", &ticket]).0, expected, "{path}");
+        assert_eq!(behind.curl(&nginx, path, &["-H", &ticket]).0, expected, "{path}");
     }
     // A callback may have any path, so others are none.
-    assert_eq!(site.curl(&nginx, "/upload/", &["-H", &ticket, "-d", "a=b"]).0, 401);
+    assert_eq!(behind.curl(&nginx, "/upload/", &["-H", &ticket, "-d", "a=b"]).0, 401);
 }
 
+/// Caddy and Apache: the same over `reverse_proxy` and mod_proxy, `Authorization` included.
 #[test]
-fn caddy_passes_all_on_over_the_unix_socket() {
-    let site = Site::new();
-    let folder = &site.folder.0;
-    let caddy = Proxy::caddy(folder, 1, |ports| {
-        // It must not fetch a certificate, nor listen on port 80.
-        let offline = format!("{{\nadmin off\nauto_https disable_redirects\ndefault_sni {HOST}\n");
-        let site_block = format!(
-            "https://{HOST}:{} {{\nbind 127.0.0.1\ntls {} {}\n",
-            ports[0],
-            site.path("upload.pem"),
-            site.path("upload.key")
-        );
-        let places = [
-            (&*format!("{{\n    default_sni {HOST}\n"), &*offline),
-            (&format!("\n{HOST} {{\n"), &format!("\n{site_block}")),
-            ("/run/appserver.sock", &site.path("http.sock")),
-        ];
-        proxy::file("Caddyfile", &places)
-    });
-    site.check(&caddy);
-}
-
-#[test]
-fn apache_passes_authorization_on_over_the_unix_socket() {
-    let site = Site::new();
-    let apache = Proxy::apache(&site.folder.0, 1, |ports| {
-        let address = format!("127.0.0.1:{}", ports[0]);
-        let places = [
-            ("*:443", &*address),
-            ("/etc/ssl/upload.pem", &site.path("upload.pem")),
-            ("/etc/ssl/upload.key", &site.path("upload.key")),
-            ("/run/appserver.sock", &site.path("http.sock")),
-        ];
-        format!("Listen {address}\n{}", proxy::file("apache.conf", &places))
-    });
-    site.check(&apache);
+fn caddy_and_apache_pass_all_on_over_the_unix_socket() {
+    for start in [Proxy::caddy, Proxy::apache] {
+        let behind = Behind::new();
+        behind.check(&start(&behind.site.folder.0, &behind.path("http.sock"), true));
+    }
 }

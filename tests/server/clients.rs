@@ -2,13 +2,11 @@
 //! server with a lasting key and one with a role, with and without a callback: what works is the
 //! table at the end of `static/README.md`, which this makes.
 
-use oss_standin::{Options, Standin};
+use oss_standin::Source;
 use serde_json::Value;
 use support::documents::text;
+use support::world::{Site, V1, V4, borrowed, policy};
 use support::{Reply, Server, post_form, request};
-
-const V1: &str = "/";
-const V4: &str = "/get_post_signature_for_oss_upload";
 
 /// How a client writes its form.
 enum Form {
@@ -16,8 +14,11 @@ enum Form {
     Data,
     /// As mini programs and phones do: another boundary, a `Content-Type` for each field.
     ByHand,
+    /// With the name in the key percent-encoded, or the whole key.
+    EncodedName,
+    EncodedKey,
 }
-use Form::{ByHand, Data};
+use Form::{ByHand, Data, EncodedKey, EncodedName};
 
 /// What a client posts beside its key, a field each. `field=name` is what the answer has under that
 /// name, and `undefined` if it has none, as in JavaScript; `field?=name` is posted if there is any;
@@ -32,85 +33,47 @@ const JAVA: &str = "success_action_status:200 policy=policy x-oss-signature=sign
                     x-oss-signature-version=version x-oss-credential=x_oss_credential \
                     x-oss-date=x_oss_date";
 
-/// Name, where it asks, form, the file's name in the key, fields.
-type Kind = (&'static str, &'static str, Form, &'static str, [&'static str; 2]);
+const CALLBACK: &str = "callback=callback";
+const CALLBACK_IF: &str = "callback?=callback";
+const TOKEN: &str = "x-oss-security-token=security_token";
+const TOKEN_IF: &str = "x-oss-security-token?=security_token";
+const OTHER_TOKEN_IF: &str = "x-oss-security-token?=x-oss-security-token";
+/// All of `fields`, whatever they are.
+const ALL: &str = "fields";
+
+/// Name, where it asks, form, fields.
+type Kind = (&'static str, &'static str, Form, &'static [&'static str]);
 
 const KINDS: [Kind; 16] = [
-    ("V1, no `callback`", V1, Data, "a.txt", [OLD, ""]),
-    ("V1, no `callback`, reads `accessId`", V1, Data, "a.txt", [ANTD, ""]),
-    ("V1 with `callback`", V1, Data, "a.txt", [OLD, "callback=callback"]),
-    ("V1 with `callback`, form by hand", V1, ByHand, "a.txt", [OLD, "callback=callback"]),
-    (
-        "V1 with `callback`, name percent-encoded",
-        V1,
-        Data,
-        "%E4%B8%AD.txt",
-        [OLD, "callback=callback"],
-    ),
-    (
-        "V1 with `callback`, whole key percent-encoded",
-        V1,
-        Data,
-        "%2Fa.txt",
-        [OLD, "callback=callback"],
-    ),
-    (
-        "V1 with `callback` and the token if there is one",
-        V1,
-        Data,
-        "a.txt",
-        [OLD, "callback=callback x-oss-security-token?=security_token"],
-    ),
-    (
-        "V1 with the token if there is one",
-        V1,
-        Data,
-        "a.txt",
-        [OLD, "x-oss-security-token?=x-oss-security-token"],
-    ),
-    ("V4, always with a token", V4, Data, "a.txt", [NEW, "x-oss-security-token=security_token"]),
-    (
-        "V4, always with a token, and `callback`",
-        V4,
-        Data,
-        "a.txt",
-        [NEW, "x-oss-security-token=security_token callback=callback"],
-    ),
-    (
-        "V4, always with a token, and `callback`, form by hand",
-        V4,
-        ByHand,
-        "a.txt",
-        [NEW, "x-oss-security-token=security_token callback=callback"],
-    ),
-    (
-        "V4, reads `version`, always with a token",
-        V4,
-        Data,
-        "a.txt",
-        [JAVA, "x-oss-security-token=security_token"],
-    ),
-    ("V4 without a token", V4, Data, "a.txt", [NEW, ""]),
-    ("V4 without a token, with `callback`", V4, Data, "a.txt", [NEW, "callback=callback"]),
-    (
-        "V4 with token and `callback` if there are any",
-        V4,
-        Data,
-        "a.txt",
-        [NEW, "x-oss-security-token?=security_token callback?=callback"],
-    ),
-    ("all of `fields` (`upload.js`, `fetch`, Uppy)", V4, Data, "a.txt", ["fields", ""]),
+    ("V1, no `callback`", V1, Data, &[OLD]),
+    ("V1, no `callback`, reads `accessId`", V1, Data, &[ANTD]),
+    ("V1 with `callback`", V1, Data, &[OLD, CALLBACK]),
+    ("V1 with `callback`, form by hand", V1, ByHand, &[OLD, CALLBACK]),
+    ("V1 with `callback`, name percent-encoded", V1, EncodedName, &[OLD, CALLBACK]),
+    ("V1 with `callback`, whole key percent-encoded", V1, EncodedKey, &[OLD, CALLBACK]),
+    ("V1 with `callback` and the token if there is one", V1, Data, &[OLD, CALLBACK, TOKEN_IF]),
+    ("V1 with the token if there is one", V1, Data, &[OLD, OTHER_TOKEN_IF]),
+    ("V4, always with a token", V4, Data, &[NEW, TOKEN]),
+    ("V4, always with a token, and `callback`", V4, Data, &[NEW, TOKEN, CALLBACK]),
+    ("V4, always with a token, and `callback`, form by hand", V4, ByHand, &[NEW, TOKEN, CALLBACK]),
+    ("V4, reads `version`, always with a token", V4, Data, &[JAVA, TOKEN]),
+    ("V4 without a token", V4, Data, &[NEW]),
+    ("V4 without a token, with `callback`", V4, Data, &[NEW, CALLBACK]),
+    ("V4 with token and `callback` if there are any", V4, Data, &[NEW, TOKEN_IF, CALLBACK_IF]),
+    ("all of `fields` (`upload.js`, `fetch`, Uppy)", V4, Data, &[ALL]),
 ];
 
 /// The form's fields as the client makes them of an answer.
-fn fields(answer: &Value, (_, _, _, file, specs): &Kind) -> Vec<(String, String)> {
+fn fields(answer: &Value, (_, _, form, specs): &Kind) -> Vec<(String, String)> {
     let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
-    let key = match file.strip_prefix("%2F") {
-        Some(rest) => format!("{}%2F{rest}", text("dir").trim_end_matches('/')),
-        None => format!("{}{file}", text("dir")),
+    let dir = text("dir");
+    let key = match form {
+        Data | ByHand => format!("{dir}a.txt"),
+        EncodedName => format!("{dir}%E4%B8%AD.txt"),
+        EncodedKey => format!("{}%2Fa.txt", dir.trim_end_matches('/')),
     };
     let key = ("key".to_owned(), key);
-    if specs[0] == "fields" {
+    if specs[0] == ALL {
         let all = answer["fields"].as_object().unwrap().iter();
         let others = all.filter(|(name, _)| *name != "key");
         let others = others.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()));
@@ -156,28 +119,26 @@ fn post_by_hand(url: &str, fields: &[(&str, &str)], bytes: &[u8]) -> Reply {
 
 /// What comes of an upload by this kind of client: `yes` means that the object is there with its
 /// bytes, and its callback was verified where one is configured.
-fn outcome(bucket: &Standin, server: &Server, has_callback: bool, kind: &Kind) -> String {
+fn outcome(site: &Site, server: &Server, has_callback: bool, kind: &Kind) -> String {
     const BYTES: &[u8] = b"hello";
-    let (_, contract, form, file, _) = kind;
-    let reply = request(server.address, "GET", contract, &[], b"");
-    assert_eq!(reply.status, 200, "{}", reply.text());
-    let answer: Value = serde_json::from_slice(&reply.body).unwrap();
+    let bucket = &site.bucket;
+    let (_, contract, form, _) = kind;
+    let answer = policy(server.address, contract, &[]);
     let fields = fields(&answer, kind);
     let fields: Vec<(&str, &str)> =
         fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let host = answer["host"].as_str().unwrap();
     let before = bucket.callbacks().len();
     let reply = match form {
-        Data => post_form(host, &fields, ("a.txt", "text/plain", BYTES)),
         ByHand => post_by_hand(host, &fields, BYTES),
+        _ => post_form(host, &fields, ("a.txt", "text/plain", BYTES)),
     };
-    let object = bucket.object(&format!("user/{file}"));
-    bucket.remove(&format!("user/{file}"));
+    let (_, key) = fields[0];
+    let object = bucket.object(key);
+    bucket.remove(key);
     if reply.status >= 300 {
         assert!(object.is_none() && bucket.callbacks().len() == before);
-        let text = reply.text();
-        let code = text.split("<Code>").nth(1).and_then(|rest| rest.split("</Code>").next());
-        return format!("{} `{}`", reply.status, code.unwrap_or_default());
+        return format!("{} `{}`", reply.status, reply.element("Code").unwrap_or_default());
     }
     assert!(object.is_some_and(|object| object.bytes[..] == *BYTES), "{}: {reply:?}", kind.0);
     assert_eq!(bucket.callbacks().len() - before, usize::from(has_callback), "{}", kind.0);
@@ -187,36 +148,25 @@ fn outcome(bucket: &Standin, server: &Server, has_callback: bool, kind: &Kind) -
     "yes".to_owned()
 }
 
+/// samples: clients of both contracts (V1, V4), with and without a security token and a callback.
 #[test]
 fn the_table_of_clients_is_what_works() {
-    let options = Options::default();
     let mut columns = Vec::new();
     for role in [false, true] {
         for has_callback in [false, true] {
-            let bucket = Standin::start(Options::default()).unwrap();
-            let (host, keys, sts) = (bucket.url(), bucket.key_origin(), bucket.sts_url());
-            let mut vars = vec![
-                ("OSS_ACCESS_KEY_ID", &*options.access_key_id),
-                ("OSS_ACCESS_KEY_SECRET", &options.access_key_secret),
-                ("OSS_HOST", &host),
-                ("OSS_BUCKET", &options.bucket),
-                ("OSS_REGION", &options.region),
-                ("CALLBACK_KEY_ORIGIN", &keys),
-                ("CALLBACK_TOKEN", "on"),
-                ("UPLOAD_DIR", "user/"),
-            ];
+            let site = Site::new(&[("CALLBACK_TOKEN", "on")]);
+            let mut vars = Vec::new();
             if role {
-                vars.extend([("OSS_STS_ROLE_ARN", &*options.role_arn), ("OSS_STS_ENDPOINT", &sts)]);
+                vars = site.bucket.role_vars(Source::Sts);
             }
             if !has_callback {
-                vars.push(("CALLBACK_URL", ""));
+                vars.push(("CALLBACK_URL", String::new()));
             }
-            let server = Server::start_called_back(&vars);
+            let server = site.start(&borrowed(&vars));
             if role {
                 server.wait_log(" credentials: ");
             }
-            let outcomes = KINDS.map(|kind| outcome(&bucket, &server, has_callback, &kind));
-            columns.push(outcomes);
+            columns.push(KINDS.map(|kind| outcome(&site, &server, has_callback, &kind)));
         }
     }
     let mut table = "| client | lasting key | lasting key, callback | role | role, callback |\n\

@@ -3,7 +3,6 @@
 
 mod clients;
 mod credentials;
-mod inputs;
 mod ipv6;
 mod mistakes;
 mod operating;

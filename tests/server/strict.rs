@@ -2,13 +2,13 @@
 //! hosts, rights beyond those that the README asks for. And on both of what OSS may be, where its
 //! documents leave something open.
 
-use oss_standin::{Options, PathDecoding, Standin};
-use serde_json::{Value, json};
-use support::{Folder, Reply, Server, request, run, upload};
+use oss_standin::{Options, PathDecoding, Source};
+use serde_json::json;
+use support::trust::TOKEN_KEY;
+use support::world::{Site, V4, borrowed, policy};
+use support::{Reply, Server, upload};
 
-const V4: &str = "/get_post_signature_for_oss_upload";
 const NAME: &str = "upload.example.com";
-const TOKEN_KEY: &str = "a-key-of-thirty-two-bytes-or-more";
 
 /// A RAM policy that allows these actions on one resource, as the README words its rights.
 fn allow(actions: &[&str], resource: &str) -> Option<String> {
@@ -16,57 +16,40 @@ fn allow(actions: &[&str], resource: &str) -> Option<String> {
     Some(json!({"Version": "1", "Statement": [statement]}).to_string())
 }
 
-fn strict() -> Options {
-    Options { private_callbacks: false, ..Options::default() }
-}
-
-fn vars(bucket: &Standin, callback_url: &str) -> Vec<(&'static str, String)> {
-    let options = Options::default();
-    vec![
-        ("OSS_ACCESS_KEY_ID", options.access_key_id),
-        ("OSS_ACCESS_KEY_SECRET", options.access_key_secret),
-        ("OSS_HOST", bucket.url()),
-        ("OSS_BUCKET", options.bucket),
-        ("OSS_REGION", options.region),
-        ("CALLBACK_URL", callback_url.to_owned()),
-        ("CALLBACK_KEY_ORIGIN", bucket.key_origin()),
-        ("CALLBACK_TOKEN", "on".to_owned()),
-        ("CALLBACK_TOKEN_KEY", TOKEN_KEY.to_owned()),
-        ("UPLOAD_DIR", "user/".to_owned()),
-    ]
+/// A bucket like this that is called back at a path of the public name.
+fn site(options: Options, path: &str) -> Site {
+    let url = format!("http://{NAME}{path}");
+    let changes = [("CALLBACK_TOKEN", "on"), ("CALLBACK_TOKEN_KEY", TOKEN_KEY)];
+    let options = Options { private_callbacks: false, ..options };
+    Site::of(options, &[&changes[..], &[("CALLBACK_URL", &url)]].concat())
 }
 
 /// A server behind the public name, which the bucket finds at the server's own address.
-fn start(bucket: &Standin, callback_url: &str, more: &[(&str, &str)]) -> Server {
-    let vars = vars(bucket, callback_url);
-    let vars: Vec<(&str, &str)> = vars.iter().map(|(name, value)| (*name, &**value)).collect();
-    let server = Server::start(&[&vars[..], more].concat());
-    bucket.faults().routes = vec![(NAME.to_owned(), server.address)];
+fn start(site: &Site, changes: &[(&str, &str)]) -> Server {
+    let server = Server::start(&site.vars(changes));
+    site.bucket.faults().routes = vec![(NAME.to_owned(), server.address)];
     server
 }
 
-fn policy(server: &Server) -> Value {
-    let reply = request(server.address, "GET", V4, &[], b"");
-    assert_eq!(reply.status, 200, "{}", reply.text());
-    serde_json::from_slice(&reply.body).unwrap()
+/// An upload of `hello`, after this change of its form.
+fn put(server: &Server, name: &str, change: &[(&str, &str)]) -> Reply {
+    upload(&policy(server.address, V4, &[]), name, b"hello", change)
 }
 
+/// Status, and the code of an error or the text.
 fn answer(reply: &Reply) -> (u16, String) {
-    let text = reply.text();
-    let element = |name: &str| {
-        let (_, rest) = text.split_once(&format!("<{name}>"))?;
-        Some(rest.split_once("</")?.0.to_owned())
-    };
-    (reply.status, element("EC").or(element("Code")).unwrap_or(text.clone()))
+    let code = reply.element("EC").or(reply.element("Code"));
+    (reply.status, code.unwrap_or(reply.text()))
 }
 
 fn done() -> (u16, String) {
     (200, r#"{"Status":"OK"}"#.to_owned())
 }
 
+/// RAM: a key, or a role that STS narrows, needs oss:PutObject, and oss:GetObject to confirm; not
+/// more.
 #[test]
 fn the_rights_that_the_readme_asks_for_are_enough() {
-    let url = format!("http://{NAME}/callback");
     let objects = "acs:oss:*:*:examplebucket/user/*";
     // A key that signs, without and with a look into the bucket.
     for (actions, confirm, expected) in [
@@ -75,34 +58,29 @@ fn the_rights_that_the_readme_asks_for_are_enough() {
         (&["oss:PutObject"], "on", 203),
         (&["oss:GetObject"], "off", 403),
     ] {
-        let options = Options { key_policy: allow(actions, objects), ..strict() };
-        let bucket = Standin::start(options).unwrap();
-        let server = start(&bucket, &url, &[("CONFIRM_UPLOADS", confirm)]);
-        let reply = upload(&policy(&server), "a.txt", b"hello", &[]);
+        let key_policy = allow(actions, objects);
+        let site = site(Options { key_policy, ..Options::default() }, "/callback");
+        let server = start(&site, &[("CONFIRM_UPLOADS", confirm)]);
+        let reply = put(&server, "a.txt", &[]);
         assert_eq!(reply.status, expected, "{actions:?} {confirm}: {}", reply.text());
-        let elsewhere = upload(&policy(&server), "a.txt", b"hello", &[("key", "other/a.txt")]);
+        let elsewhere = put(&server, "a.txt", &[("key", "other/a.txt")]);
         assert_eq!(elsewhere.status, 403);
     }
     // A key that may only assume a role, and a role that has more rights than the server wants.
     let key_policy = allow(&["sts:AssumeRole"], &Options::default().role_arn);
     for (confirm, read) in [("off", 403), ("on", 200)] {
         let role_policy = allow(&["oss:*"], "acs:oss:*:*:examplebucket/*");
-        let options = Options { key_policy: key_policy.clone(), role_policy, ..strict() };
-        let bucket = Standin::start(options.clone()).unwrap();
-        let sts = bucket.sts_url();
-        let role = [
-            ("OSS_STS_ROLE_ARN", &*options.role_arn),
-            ("OSS_STS_ENDPOINT", &sts),
-            ("CONFIRM_UPLOADS", confirm),
-        ];
-        let server = start(&bucket, &url, &role);
+        let (key_policy, options) = (key_policy.clone(), Options::default());
+        let site = site(Options { key_policy, role_policy, ..options }, "/callback");
+        let mut role = site.bucket.role_vars(Source::Sts);
+        role.push(("CONFIRM_UPLOADS", confirm.to_owned()));
+        let server = start(&site, &borrowed(&role));
         server.wait_log(" credentials: ");
-        let reply = upload(&policy(&server), "a.txt", b"hello", &[]);
-        assert_eq!(answer(&reply), done());
-        let reads: Vec<u16> = bucket.reads().iter().map(|read| read.status).collect();
+        assert_eq!(answer(&put(&server, "a.txt", &[])), done());
+        let reads: Vec<u16> = site.bucket.reads().iter().map(|read| read.status).collect();
         assert_eq!(reads, if read == 200 { vec![200] } else { vec![] }, "{confirm}");
         // As long as every role allows.
-        let asked = &bucket.issued()[0];
+        let asked = &site.bucket.issued()[0];
         assert_eq!(asked.expire, asked.issued_at + 3600);
     }
 }
@@ -123,10 +101,10 @@ fn check_warns_of_the_callback_addresses_that_oss_refuses() {
         ("11.22.33.44:8080", false),
         ("upload.example.com", false),
     ] {
-        let bucket = Standin::start(strict()).unwrap();
+        let site = site(Options::default(), "/callback");
         let url = format!("http://{host}/callback");
-        let server = start(&bucket, &url, &[]);
-        let reply = upload(&policy(&server), "a.txt", b"hello", &[]);
+        let changes = [("CALLBACK_URL", &*url)];
+        let reply = put(&start(&site, &changes), "a.txt", &[]);
         let expected = match (private, host) {
             (true, _) => (400, "0007-00000008".to_owned()),
             (false, NAME) => done(),
@@ -134,16 +112,12 @@ fn check_warns_of_the_callback_addresses_that_oss_refuses() {
             (false, _) => (203, "0007-00000203".to_owned()),
         };
         assert_eq!(answer(&reply), expected, "{host}");
-        assert_eq!(bucket.keys().is_empty(), private, "{host}");
-        let vars = vars(&bucket, &url);
-        let vars: Vec<(&str, &str)> = vars.iter().map(|(name, value)| (*name, &**value)).collect();
-        let found = run(&["--check"], &vars);
-        assert_eq!(
-            found.stdout.contains("warn CALLBACK_URL: "),
-            private,
-            "{host}: {}",
-            found.stdout
-        );
+        assert_eq!(site.bucket.keys().is_empty(), private, "{host}");
+        let report = site.run(&["--check"], &changes).stdout;
+        let (name, _) = host.split_once(':').unwrap_or((host, ""));
+        let line = format!("\nwarn CALLBACK_URL: {name} has no public IPv4 address\n");
+        assert_eq!(report.contains(&line), private, "{host}: {report}");
+        assert_eq!(report.contains("warn CALLBACK_URL: "), private, "{host}: {report}");
     }
 }
 
@@ -152,18 +126,14 @@ fn check_warns_of_the_callback_addresses_that_oss_refuses() {
 fn a_domain_that_is_not_the_buckets_is_found_out() {
     for (mapped, code, expected) in [(false, Some(2), 404), (true, Some(0), 200)] {
         let domains = if mapped { vec!["0.0.0.0".to_owned()] } else { Vec::new() };
-        let bucket = Standin::start(Options { domains, ..strict() }).unwrap();
+        let site = site(Options { domains, ..Options::default() }, "/callback");
         // The same port by an address that is not the one the bucket listens on.
-        let host = bucket.url().replace("127.0.0.1", "0.0.0.0");
-        let mut vars = vars(&bucket, &format!("http://{NAME}/callback"));
-        vars.retain(|(name, _)| *name != "OSS_HOST");
-        vars.push(("OSS_HOST", host.clone()));
-        let vars: Vec<(&str, &str)> = vars.iter().map(|(name, value)| (*name, &**value)).collect();
-        let found = run(&["--check", "--online"], &vars);
+        let host = site.bucket.url().replace("127.0.0.1", "0.0.0.0");
+        let changes = [("OSS_HOST", &*host)];
+        let found = site.run(&["--check", "--online"], &changes);
         assert_eq!(found.code, code, "{}", found.stdout);
         assert_eq!(found.stdout.contains("FAIL bucket: NoSuchBucket ("), !mapped);
-        let server = start(&bucket, &format!("http://{NAME}/callback"), &[("OSS_HOST", &host)]);
-        let reply = upload(&policy(&server), "a.txt", b"hello", &[]);
+        let reply = put(&start(&site, &changes), "a.txt", &[]);
         assert_eq!(reply.status, expected, "{}", reply.text());
     }
 }
@@ -182,29 +152,24 @@ fn callback_paths_that_oss_may_decode_in_two_ways() {
         ("/a%2Fb", [true, true, false, false]),
         ("/a%2fb+c", [true, false, false, false]),
     ] {
-        let (bucket, record) = (Standin::start(strict()).unwrap(), Folder::new());
-        let folder = record.0.to_str().unwrap();
-        let server = start(&bucket, &format!("http://{NAME}{path}"), &[("UPLOAD_LOG", folder)]);
+        let site = site(Options::default(), path);
+        let server = start(&site, &[]);
         let mut recorded = 0;
         for ((plus_is_blank, keep_slash), good) in decodings.into_iter().zip(good_if) {
-            bucket.faults().path_decoding = PathDecoding { plus_is_blank, keep_slash };
-            let reply = upload(&policy(&server), "a.txt", b"hello", &[]);
+            site.bucket.faults().path_decoding = PathDecoding { plus_is_blank, keep_slash };
+            let reply = put(&server, "a.txt", &[]);
             let case = format!("{path} plus_is_blank={plus_is_blank} keep_slash={keep_slash}");
             if good {
                 assert_eq!(answer(&reply), done(), "{case}");
                 recorded += 1;
             } else {
                 assert_eq!(answer(&reply), (203, "0007-00000203".to_owned()), "{case}");
-                let callback = bucket.callbacks().pop().unwrap();
+                let callback = site.bucket.callbacks().pop().unwrap();
                 let text = String::from_utf8(callback.answer).unwrap();
                 assert_eq!(callback.status, Some(400), "{case}: {text}");
             }
         }
-        let files = std::fs::read_dir(folder).unwrap();
-        let lines: usize = files
-            .map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap().lines().count())
-            .sum();
-        assert_eq!(lines, recorded, "{path}");
+        assert_eq!(site.record().len(), recorded, "{path}");
         let refused = server.log().iter().filter(|line| line.contains("does not match")).count();
         assert_eq!(refused, 4 - recorded, "{path}: {:#?}", server.log());
     }
@@ -214,28 +179,20 @@ fn callback_paths_that_oss_may_decode_in_two_ways() {
 /// is `%2B` in both, so the record has the name as it is.
 #[test]
 fn blanks_in_names_whichever_way_oss_writes_them() {
-    let (bucket, record) = (Standin::start(strict()).unwrap(), Folder::new());
-    let folder = record.0.to_str().unwrap();
-    let server = start(&bucket, &format!("http://{NAME}/callback"), &[("UPLOAD_LOG", folder)]);
+    let site = site(Options::default(), "/callback");
+    let server = start(&site, &[]);
     let names = ["a b.txt", "a+b.txt", "a b+c%20d%2Be.txt", " +.txt", "a%41%.txt"];
     for (space_as_plus, written) in [(false, "a%20b.txt"), (true, "a+b.txt")] {
-        bucket.faults().space_as_plus = space_as_plus;
+        site.bucket.faults().space_as_plus = space_as_plus;
         for name in names {
-            let reply = upload(&policy(&server), name, b"hello", &[]);
-            assert_eq!(answer(&reply), done(), "{name} {space_as_plus}");
+            assert_eq!(answer(&put(&server, name, &[])), done(), "{name} {space_as_plus}");
         }
-        let bodies: Vec<Vec<u8>> = bucket.callbacks().into_iter().map(|one| one.body).collect();
-        let has =
-            |text: &str| bodies.iter().any(|body| String::from_utf8_lossy(body).contains(text));
+        let callbacks = site.bucket.callbacks();
+        let bodies: Vec<_> =
+            callbacks.iter().map(|one| String::from_utf8_lossy(&one.body)).collect();
+        let has = |text: &str| bodies.iter().any(|body| body.contains(text));
         assert!(has(written), "{written} in {bodies:?}");
     }
-    let file = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
-    let recorded: Vec<String> = std::fs::read_to_string(file)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap()["object"].to_string())
-        .collect();
-    let expected: Vec<String> =
-        names.iter().chain(&names).map(|name| json!(format!("user/{name}")).to_string()).collect();
-    assert_eq!(recorded, expected);
+    let expected = names.iter().chain(&names).map(|name| format!("user/{name}"));
+    assert_eq!(site.objects(), expected.collect::<Vec<_>>());
 }

@@ -1,7 +1,6 @@
 //! What keeps the program auditable in an afternoon, enforced.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use support::documents::{files, text};
 
 /// What every deployment runs, and all of src/ with the parts that wait for their variable.
 const MAX_CORE_LINES: usize = 3280;
@@ -44,24 +43,14 @@ impl Source {
 }
 
 fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let (mut folders, mut sources) = (vec![root.clone()], Vec::new());
-    while let Some(folder) = folders.pop() {
-        let entries: Vec<PathBuf> =
-            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-        for path in entries {
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|end| end == "rs") {
-                let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-                sources.push(Source { path: name, text: fs::read_to_string(path).unwrap() });
-            }
-        }
-    }
-    sources.sort_by(|one, other| one.path.cmp(&other.path));
-    sources
+    let source = |path: String| Source {
+        text: text(&path),
+        path: path.strip_prefix("src/").unwrap().to_owned(),
+    };
+    files("src", ".rs").into_iter().map(source).collect()
 }
 
+/// Line budgets: the core, and all of src/.
 #[test]
 fn src_stays_within_its_two_budgets() {
     let sources = sources();
@@ -75,6 +64,7 @@ fn src_stays_within_its_two_budgets() {
     assert!(all <= MAX_LINES, "src/ has {all} lines of {MAX_LINES}");
 }
 
+/// Line budgets: each file, each function and the width of each line.
 #[test]
 fn no_file_no_function_and_no_line_is_too_long() {
     for Source { path, text } in sources() {
@@ -95,6 +85,8 @@ fn no_file_no_function_and_no_line_is_too_long() {
     }
 }
 
+/// Dependencies: each crate is named in the files that own it, so that it can be audited or
+/// replaced there.
 #[test]
 fn each_crate_is_named_in_its_own_files_only() {
     for (word, owners) in [
@@ -140,6 +132,7 @@ fn arrows_go_down_only() {
     }
 }
 
+/// unsafe: no file has any, and each begins with a comment that says what it is.
 #[test]
 fn every_file_says_what_it_is_and_none_is_unsafe() {
     for Source { path, text } in sources() {

@@ -19,14 +19,14 @@ fn vars(changes: &[(&str, &str)]) -> Vars {
     vars
 }
 
-fn config(changes: &[(&str, &str)]) -> Config {
+pub fn config(changes: &[(&str, &str)]) -> Config {
     match Config::from_vars(&vars(changes)) {
         Ok(config) => config,
         Err(error) => panic!("{error}"),
     }
 }
 
-fn error(changes: &[(&str, &str)]) -> String {
+pub fn error(changes: &[(&str, &str)]) -> String {
     match Config::from_vars(&vars(changes)) {
         Ok(_) => panic!("accepted {changes:?}"),
         Err(error) => error.to_string(),
@@ -51,7 +51,7 @@ fn defaults_are_what_readme_says() {
     assert!(found.report.contains("OSS_STS_ENDPOINT = https://sts.cn-hangzhou.aliyuncs.com\n"));
 }
 
-/// What is posted to and signed for has no slash at its end. (Endpoints: tests/server/inputs.rs.)
+/// What is posted to and signed for has no slash at its end. (Endpoints: inputs.rs.)
 #[test]
 fn a_slash_after_the_host_is_dropped() {
     let config = config(&[("OSS_HOST", "https://my-bucket.oss-ap-southeast-1.aliyuncs.com/")]);
@@ -91,7 +91,6 @@ fn every_mistake_names_its_variable() {
         ("OSS_HOST", "(unset)", "not set (https://BUCKET.ENDPOINT)"),
         ("OSS_HOST", "examplebucket.oss-cn-hangzhou.aliyuncs.com", host),
         ("OSS_HOST", "https://b.oss-cn-hangzhou.aliyuncs.com/path", host),
-        ("OSS_HOST", "https://BUCKET.oss-cn-hangzhou.aliyuncs.com", "names no valid bucket"),
         ("OSS_HOST", "https://user@b.oss-cn-hangzhou.aliyuncs.com", host),
         ("OSS_HOST", "https://b.oss-cn-hangzhou.aliyuncs.com; script-src *", host),
         ("OSS_BUCKET", "other", "\"other\" is not a bucket's name (the same as in OSS_HOST"),
@@ -108,12 +107,10 @@ fn every_mistake_names_its_variable() {
         ("UPLOAD_DIR", "a/../b/", "is not a key prefix"),
         ("UPLOAD_DIR", "./", "is not a key prefix"),
         ("UPLOAD_DIR", "a\u{7f}/", "is not a key prefix"),
-        ("UPLOAD_CONTENT_TYPES", "image/*,a/b", types),
         ("UPLOAD_CONTENT_TYPES", "image/png,,", types),
         ("FORBID_OVERWRITE", "yes", "is not on or off"),
         ("CLIENT_PAGE", "1", "is not on or off"),
         ("ALLOW_ORIGIN", "www.example.com", "is not * or a comma list of origins"),
-        ("ALLOW_ORIGIN", "https://www.example.com/", "is not * or a comma list of origins"),
         ("ALLOW_ORIGIN", "*,https://www.example.com", "is not * or a comma list of origins"),
         ("CALLBACK_URL", "ftp://a.example", urls),
         ("CALLBACK_URL", "a.example", urls),
@@ -142,6 +139,8 @@ fn every_mistake_names_its_variable() {
         ("CALLBACK_TOKEN", "no", "is not on or off"),
         ("CALLBACK_TOKEN_TTL", "0", "from 1 to 2592000"),
         ("UPLOAD_LOG", "/does/not/exist", "is not a folder"),
+        ("METRICS_LISTEN", "9090", "is not IP:PORT"),
+        ("METRICS_LISTEN", "localhost:9090", "is not IP:PORT"),
         ("CREDENTIALS_DIRECTORY", "/does/not/exist", "is not a folder"),
         ("CREDENTIALS_DIRECTORY", "\"/run\"", "begins or ends with a quote"),
         ("OSS_INTERNAL_HOST", "examplebucket", "is not https://BUCKET.ENDPOINT"),

@@ -2,38 +2,14 @@
 //! of its subject (`support::documents`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 use std::process::Command;
 
 use appserver::config::VARIABLES;
-use support::documents::{block, blocks, text};
+use support::documents::{block, blocks, files, text, top};
 
 const README: &str = "README.md";
 const AUDIT_GUIDE: &str = "src/README.md";
-
-fn top() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Files under a folder with this end of the name, by their paths from the top.
-fn files(folder: &str, end: &str) -> Vec<String> {
-    let (mut found, mut folders) = (Vec::new(), vec![PathBuf::from(folder)]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(top().join(&folder)).unwrap() {
-            let entry = entry.unwrap();
-            let path = folder.join(entry.file_name());
-            let name = path.to_str().unwrap();
-            if entry.file_type().unwrap().is_dir() {
-                folders.push(path);
-            } else if name.ends_with(end) {
-                found.push(name.to_owned());
-            }
-        }
-    }
-    found.sort();
-    found
-}
 
 /// README, and every document below the folders of the source.
 fn documents() -> Vec<String> {
@@ -85,6 +61,7 @@ fn with_comma(number: usize) -> String {
     format!("{},{:03}", number / 1000, number % 1000)
 }
 
+/// README: the size of its halves is limited.
 #[test]
 fn readme_is_short() {
     let (english, chinese) = halves();
@@ -122,6 +99,7 @@ fn plain(path: &Path) -> Option<String> {
     Some(parts.join("/"))
 }
 
+/// Links and anchors between the documents exist, and every document is linked to.
 #[test]
 fn every_link_between_the_documents_resolves() {
     let documents = documents();
@@ -166,6 +144,7 @@ fn default_of(cell: &str) -> &str {
     }
 }
 
+/// Environment variables: the tables of the documents have each of them once, with its default.
 #[test]
 fn the_tables_of_variables_name_those_that_exist_and_all_of_them() {
     let known: BTreeMap<&str, [&str; 4]> = VARIABLES.map(|row| (row[0], row)).into();
@@ -292,6 +271,7 @@ fn counted() -> BTreeMap<String, usize> {
     files("src", ".rs").iter().map(|path| (name(path), text(path).lines().count())).collect()
 }
 
+/// Audit guide: its table of files has the line count of each.
 #[test]
 fn the_audit_guide_lists_every_file_with_its_lines() {
     let counted: Vec<(String, String)> =
@@ -312,6 +292,7 @@ fn readme_says_how_many_lines_there_are() {
     assert!(text(README).contains(&sentence), "README should say {sentence:?}");
 }
 
+/// Dependencies: README says how many crates cargo tree counts.
 #[test]
 fn readme_says_how_many_crates_there_are() {
     let output = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))

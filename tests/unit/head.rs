@@ -21,6 +21,7 @@ fn passed_on(line: &str, fields: &str) -> Result<String, Reject> {
     read(&format!("{line}\r\nHost: x\r\n{fields}\r\n")).map(|head| head.canonical)
 }
 
+/// Line ends and control characters: where a request head ends, whole or in pieces, and its limit.
 #[test]
 fn where_a_head_ends() {
     for (bytes, expected) in [
@@ -52,6 +53,7 @@ fn where_a_head_ends() {
     assert_eq!(end(longer.as_bytes(), &mut 0), Err(Reject::HEAD_TOO_LONG));
 }
 
+/// Request targets: absolute form loses its host, and anything but origin form is refused.
 #[test]
 fn targets_go_on_in_origin_form() {
     assert!(passed_on("OPTIONS * HTTP/1.1", "").unwrap().starts_with("OPTIONS / HTTP/1.1\r\n"));
@@ -80,6 +82,7 @@ fn targets_go_on_in_origin_form() {
     }
 }
 
+/// Headers: only those that the program reads are passed on to the backend.
 #[test]
 fn only_what_is_read_goes_on() {
     let fields = "Cookie: a\r\nAUTHORIZATION:\t b c \t\r\nX-Appserver-Peer: 9.9.9.9\r\nOrigin:\r\n\
@@ -92,6 +95,8 @@ fn only_what_is_read_goes_on() {
     }
 }
 
+/// Request smuggling: Content-Length twice or odd, Transfer-Encoding, Expect, Host, versions, too
+/// many headers.
 #[test]
 fn fields_that_decide_about_the_connection() {
     let head = |fields: &str| read(&format!("PUT / HTTP/1.1\r\nHost: x\r\n{fields}\r\n"));
@@ -140,6 +145,7 @@ fn fields_that_decide_about_the_connection() {
     assert_eq!(head(&many(64)), Err(Reject::TOO_MANY_HEADERS));
 }
 
+/// X-Forwarded-For: the last address counts, the one that the proxy itself appended.
 #[test]
 fn who_a_proxy_speaks_for() {
     for (fields, expected) in [
@@ -160,8 +166,9 @@ fn who_a_proxy_speaks_for() {
     }
 }
 
-/// The seeds of a fuzz target, and `count` mutations of each.
-fn check(target: &str, count: usize, invariant: fn(&[u8])) {
+/// The seeds of a fuzz target, and `long` mutations of each in a long run.
+fn check(target: &str, long: usize, invariant: fn(&[u8])) {
+    let count = support::rounds(long, long / 10);
     let folder = format!("{}/tests/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
     let mut random = Random(0x2545_f491_4f6c_dd1d);
     let mut files: Vec<_> =
@@ -177,22 +184,26 @@ fn check(target: &str, count: usize, invariant: fn(&[u8])) {
     }
 }
 
+/// Fuzzing: mutated heads of requests mean the same to the proxy and to the backend.
 #[test]
 fn what_the_backend_reads_is_what_the_proxy_meant() {
-    check("head", support::rounds(20_000, 4_000), invariants::head);
+    check("head", 20_000, invariants::head);
 }
 
+/// Fuzzing: mutated responses of the backend reach the client as they were meant, or not at all.
 #[test]
 fn what_the_client_reads_is_what_the_backend_said() {
     check("response", 5_000, invariants::response);
 }
 
+/// Fuzzing: no mutated callback has a good signature.
 #[test]
 fn only_the_buckets_signature_is_good() {
-    check("callback", support::rounds(20_000, 4_000), invariants::callback);
+    check("callback", 20_000, invariants::callback);
 }
 
+/// Fuzzing: mutated bodies of callbacks, forms and JSON, have the fields that their type says.
 #[test]
 fn bodies_are_read_as_their_type_says() {
-    check("body", support::rounds(20_000, 4_000), invariants::body);
+    check("body", 20_000, invariants::body);
 }

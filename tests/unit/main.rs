@@ -6,6 +6,7 @@ mod callback;
 mod config;
 mod documents;
 mod head;
+mod inputs;
 mod keys;
 mod policy;
 mod rsa;

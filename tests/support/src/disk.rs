@@ -7,11 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::Folder;
+use crate::{Folder, PATIENCE};
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/hang.c");
-/// Far longer than a request takes, so that a loaded machine fails no test.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A disk that hangs between `hang` and `resume`, or until this is dropped.
 pub struct Disk {
@@ -23,29 +21,29 @@ pub struct Disk {
     _folder: Folder,
 }
 
-/// Makes a library that can be preloaded of a file in C.
-pub(crate) fn compile(source: &str, library: &str) {
+/// A folder with a library that can be preloaded, made of a file in C, and an empty record.
+pub(crate) fn preload(source: &str) -> (Folder, String) {
+    let folder = Folder::new();
+    fs::create_dir(folder.0.join("record")).expect("a new folder");
+    let library = folder.path("preload.so");
     let compiler = std::env::var("CC").unwrap_or("cc".to_owned());
     let mut command = Command::new(&compiler);
-    command.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, source]);
+    command.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", &library, source]);
     let status = command.status();
     assert!(
         status.is_ok_and(|status| status.success()),
         "{compiler} does not compile {source}, and this test needs it: it is the C compiler that \
          Rust links with (apt-get install gcc libc6-dev), or what CC names"
     );
+    (folder, library)
 }
 
 impl Disk {
     #[expect(clippy::new_without_default, reason = "making one runs a compiler")]
     pub fn new() -> Disk {
-        let folder = Folder::new();
-        let library = folder.path("hang.so");
-        compile(SOURCE, &library);
-        let record = folder.0.join("record");
-        fs::create_dir(&record).expect("a new folder");
+        let (folder, library) = preload(SOURCE);
         let (hang, fail) = (folder.0.join("hang"), folder.0.join("fail"));
-        Disk { library, hang, fail, record, _folder: folder }
+        Disk { library, hang, fail, record: folder.0.join("record"), _folder: folder }
     }
 
     /// Variables of a server that keeps its record on this disk.

@@ -1,11 +1,34 @@
 //! The documents of the repository: what they show is run from where it stands.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// The folder of the repository.
+pub fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
 
 /// A file of the repository, by its path from the top.
 pub fn text(path: &str) -> String {
-    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    std::fs::read_to_string(top.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    std::fs::read_to_string(top().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Files under a folder with this end of the name, by their paths from the top.
+pub fn files(folder: &str, end: &str) -> Vec<String> {
+    let (mut found, mut folders) = (Vec::new(), vec![PathBuf::from(folder)]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(top().join(&folder)).expect("a folder") {
+            let entry = entry.expect("an entry");
+            let path = folder.join(entry.file_name());
+            let name = path.to_str().expect("plain names");
+            if entry.file_type().expect("a type").is_dir() {
+                folders.push(path);
+            } else if name.ends_with(end) {
+                found.push(name.to_owned());
+            }
+        }
+    }
+    found.sort();
+    found
 }
 
 /// All fenced blocks of a language (none: without one), as they stand.

@@ -74,8 +74,7 @@ pub fn request(
 /// Sends bytes as they are and reads one answer; none if the connection ends without one.
 pub fn send(address: SocketAddr, message: &[u8], head_only: bool) -> Option<Reply> {
     let mut connection = Connection::open(address)?;
-    // The server may answer and close before it has read all.
-    let _ = connection.0.get_mut().write_all(message);
+    connection.send(message);
     read_reply(&mut connection.0, head_only)
 }
 
@@ -97,10 +96,32 @@ impl Connection {
         Some(Connection(BufReader::new(OwnedFd::from(stream).into())))
     }
 
+    /// A new one, with bytes on their way.
+    pub fn begin(address: SocketAddr, message: &[u8]) -> Connection {
+        let mut connection = Connection::open(address).expect("a connection");
+        connection.send(message);
+        connection
+    }
+
+    /// As far as the server takes them: it may answer and close before it has read all.
+    pub fn send(&mut self, bytes: &[u8]) {
+        let _ = self.0.get_mut().write_all(bytes);
+    }
+
     /// None if the connection ends before the answer is whole.
+    pub fn reply(&mut self) -> Option<Reply> {
+        read_reply(&mut self.0, false)
+    }
+
+    /// The same after a request.
     pub fn ask(&mut self, message: &[u8]) -> Option<Reply> {
         self.0.get_mut().write_all(message).ok()?;
-        read_reply(&mut self.0, false)
+        self.reply()
+    }
+
+    /// Whether nothing comes before the server ends the connection.
+    pub fn is_at_its_end(&mut self) -> bool {
+        matches!(self.0.read(&mut [0]), Ok(0))
     }
 }
 

@@ -9,6 +9,7 @@ mod http;
 mod log;
 pub mod namespace;
 mod order;
+mod process;
 pub mod proxy;
 mod server;
 pub mod siege;
@@ -18,12 +19,18 @@ pub mod trust;
 pub mod webdriver;
 pub mod world;
 
+use std::time::Duration;
+
 pub use disk::Disk;
 pub use folder::Folder;
 pub use host::Host;
 pub use http::{Connection, Reply, post_form, read_reply, request, send, upload};
 pub use order::{Event, Order};
+pub use process::Process;
 pub use server::{PLAIN, Run, Server, binary, run};
+
+/// Far longer than anything waited for takes, so that a loaded machine fails no test.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Says that a test cannot run here, and why; `tests/run` counts it at its end. Written past the
 /// harness, which shows nothing of tests that pass.

@@ -54,11 +54,6 @@ impl Log {
         self.lock().lines.clone()
     }
 
-    pub fn last(&self, count: usize) -> Vec<String> {
-        let lines = &self.lock().lines;
-        lines[lines.len().saturating_sub(count)..].to_vec()
-    }
-
     /// The first line that contains `text`, as soon as there is one; `None` when the log ends or
     /// the patience.
     pub fn wait(&self, text: &str, patience: Duration) -> Option<String> {

@@ -4,7 +4,7 @@
 use std::fs;
 
 use crate::Folder;
-use crate::disk::compile;
+use crate::disk::preload;
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/order.c");
 
@@ -30,11 +30,8 @@ pub struct Event {
 impl Order {
     #[expect(clippy::new_without_default, reason = "making one runs a compiler")]
     pub fn new() -> Order {
-        let folder = Folder::new();
-        let (library, log) = (folder.path("order.so"), folder.path("order"));
-        compile(SOURCE, &library);
-        let record = folder.path("record");
-        fs::create_dir(&record).expect("a new folder");
+        let (folder, library) = preload(SOURCE);
+        let (log, record) = (folder.path("order"), folder.path("record"));
         Order { library, log, record, _folder: folder }
     }
 

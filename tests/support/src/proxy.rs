@@ -3,17 +3,12 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
-use crate::documents;
-use crate::log::Log;
+use crate::{Process, documents};
 
 /// The name in the configurations of `tests/proxy`.
 pub const HOST: &str = "upload.example.com";
-/// Far longer than a start takes, so that a loaded machine fails no test.
-const PATIENCE: Duration = Duration::from_secs(30);
-const LAST_LINES: usize = 50;
 
 /// A file of `tests/proxy`, with places of a test's own.
 pub fn file(name: &str, places: &[(&str, &str)]) -> String {
@@ -34,10 +29,9 @@ pub fn certificate(folder: &Path) {
 
 /// A proxy in the foreground, one process that serves already; ended when dropped.
 pub struct Proxy {
-    child: Child,
+    process: Process,
     /// Those that its configuration was given.
     pub ports: Vec<u16>,
-    log: Log,
 }
 
 impl Proxy {
@@ -61,11 +55,32 @@ impl Proxy {
         })
     }
 
-    /// Caddy; the Caddyfile must not let it fetch certificates. What it keeps is in `folder`.
-    pub fn caddy(folder: &Path, ports: usize, caddyfile: impl Fn(&[u16]) -> String) -> Proxy {
-        Proxy::start("caddy", "caddy", "serving initial configuration", ports, |ports| {
-            let path = folder.join("Caddyfile");
-            std::fs::write(&path, caddyfile(ports)).expect("written");
+    /// Caddy as README has it, before the server at `socket`: with the certificate in the folder, or
+    /// without TLS. It must not fetch a certificate, nor listen on port 80. What it keeps is in
+    /// `folder`.
+    pub fn caddy(folder: &Path, socket: &str, has_tls: bool) -> Proxy {
+        Proxy::start("caddy", "caddy", "serving initial configuration", 1, |ports| {
+            let [path, pem, key] =
+                ["Caddyfile", "upload.pem", "upload.key"].map(|name| folder.join(name));
+            let global = match has_tls {
+                true => format!("auto_https disable_redirects\ndefault_sni {HOST}"),
+                false => "auto_https off".to_owned(),
+            };
+            let site = match has_tls {
+                true => format!(
+                    "\nhttps://{HOST}:{} {{\ntls {} {}\n",
+                    ports[0],
+                    pem.display(),
+                    key.display()
+                ),
+                false => format!("\nhttp://{HOST}:{} {{\n", ports[0]),
+            };
+            let places = [
+                (&*format!("{{\n    default_sni {HOST}\n"), &*format!("{{\nadmin off\n{global}\n")),
+                (&format!("\n{HOST} {{\n"), &format!("{site}bind 127.0.0.1\n")),
+                ("/run/appserver.sock", socket),
+            ];
+            std::fs::write(&path, file("Caddyfile", &places)).expect("written");
             let mut caddy = Command::new("caddy");
             caddy.args(["run", "--adapter", "caddyfile", "--config"]).arg(path);
             for name in ["HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"] {
@@ -75,8 +90,8 @@ impl Proxy {
         })
     }
 
-    /// Apache, by what stands beside the modules that Debian enables and those of a proxy.
-    pub fn apache(folder: &Path, ports: usize, site: impl Fn(&[u16]) -> String) -> Proxy {
+    /// Apache likewise, with the modules that Debian enables and those of a proxy.
+    pub fn apache(folder: &Path, socket: &str, has_tls: bool) -> Proxy {
         const MODULES: [&str; 7] = [
             "mpm_event",
             "authz_core",
@@ -86,17 +101,27 @@ impl Proxy {
             "proxy",
             "proxy_http",
         ];
+        const PEM: &str = "SSLCertificateFile /etc/ssl/upload.pem";
+        const KEY: &str = "SSLCertificateKeyFile /etc/ssl/upload.key";
         let module = |name: &&str| {
             format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n")
         };
         let modules: String = MODULES.iter().map(module).collect();
-        Proxy::start("apache2", "apache2-bin", "start_threads", ports, |ports| {
+        Proxy::start("apache2", "apache2-bin", "start_threads", 1, |ports| {
             let place = folder.display();
+            let address = format!("127.0.0.1:{}", ports[0]);
+            let certificates = format!("{place}/");
+            let mut places = vec![("*:443", &*address), ("/run/appserver.sock", socket)];
+            match has_tls {
+                true => places.push(("/etc/ssl/", &certificates)),
+                false => places.extend(["SSLEngine on", PEM, KEY].map(|line| (line, ""))),
+            }
+            let site = file("apache.conf", &places);
             let config = format!(
                 "ServerRoot {place}\nDefaultRuntimeDir {place}\nPidFile {place}/apache.pid\n\
                  ServerName localhost\nUser www-data\nGroup www-data\n{modules}\
-                 Mutex file:{place}\nErrorLog /dev/stderr\nLogLevel warn mpm_event:debug\n{}",
-                site(ports)
+                 Mutex file:{place}\nErrorLog /dev/stderr\nLogLevel warn mpm_event:debug\n\
+                 Listen {address}\n{site}"
             );
             let path = folder.join("apache.conf");
             std::fs::write(&path, config).expect("written");
@@ -106,32 +131,12 @@ impl Proxy {
         })
     }
 
-    /// Caddy as README has it, but without TLS, before the server at `socket`.
     pub fn plain_caddy(folder: &Path, socket: &str) -> Proxy {
-        Proxy::caddy(folder, 1, |ports| {
-            let site = format!("\nhttp://{HOST}:{} {{\nbind 127.0.0.1\n", ports[0]);
-            let places = [
-                (&*format!("{{\n    default_sni {HOST}\n"), "{\nadmin off\nauto_https off\n"),
-                (&format!("\n{HOST} {{\n"), &site),
-                ("/run/appserver.sock", socket),
-            ];
-            file("Caddyfile", &places)
-        })
+        Proxy::caddy(folder, socket, false)
     }
 
-    /// Apache likewise.
     pub fn plain_apache(folder: &Path, socket: &str) -> Proxy {
-        Proxy::apache(folder, 1, |ports| {
-            let address = format!("127.0.0.1:{}", ports[0]);
-            let places = [
-                ("*:443", &*address),
-                ("SSLEngine on", ""),
-                ("SSLCertificateFile /etc/ssl/upload.pem", ""),
-                ("SSLCertificateKeyFile /etc/ssl/upload.key", ""),
-                ("/run/appserver.sock", socket),
-            ];
-            format!("Listen {address}\n{}", file("apache.conf", &places))
-        })
+        Proxy::apache(folder, socket, false)
     }
 
     /// None of them can be given port 0, so another process may take a port that was free: then
@@ -150,19 +155,18 @@ impl Proxy {
             let ports: Vec<u16> = free.iter().map(port).collect();
             drop(free);
             let mut command = command(&ports);
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-            let mut child = command.spawn().unwrap_or_else(|error| {
+            command.stdin(Stdio::null()).stdout(Stdio::null());
+            let process = Process::start(&mut command).unwrap_or_else(|error| {
                 panic!(
                     "{program} does not start ({error}), and this test needs the real one; run \
                      tests/run as root, or: apt-get install {package}"
                 )
             });
-            let log = Log::read(child.stderr.take().expect("piped"));
-            let proxy = Proxy { child, ports, log };
-            if proxy.log.wait(ready, PATIENCE).is_some() {
+            let proxy = Proxy { process, ports };
+            if proxy.process.find_log(ready).is_some() {
                 return proxy;
             }
-            let log = proxy.log.last(LAST_LINES);
+            let log = proxy.process.last_lines();
             let taken = log.iter().any(|line| line.to_lowercase().contains("address already in"));
             assert!(taken, "{program} does not serve: {log:#?}");
         }
@@ -170,15 +174,5 @@ impl Proxy {
 
     pub fn address(&self, index: usize) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.ports[index]))
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("the end of the proxy's log: {:#?}", self.log.last(LAST_LINES));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

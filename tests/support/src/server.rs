@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-use crate::log::Log;
-
-/// Far longer than anything waited for takes, so that a loaded machine fails no test.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::Process;
 
 /// The binary under test: the one that the variable `APPSERVER_BINARY` names by its path, so that
 /// the same tests and benchmarks can be run on another one, an older version say. Without it, the
@@ -29,9 +27,22 @@ pub fn binary() -> PathBuf {
 
 /// A running server; ended when dropped.
 pub struct Server {
-    child: Child,
+    process: Process,
     pub address: SocketAddr,
-    log: Log,
+}
+
+impl Deref for Server {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
 }
 
 impl Server {
@@ -67,10 +78,9 @@ impl Server {
     /// Starts `command`, which must end up as the server (it may be a wrapper that execs it).
     pub fn spawn(mut command: Command, vars: &[(&str, &str)]) -> Server {
         command.env_clear().envs(environment(vars));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the server starts");
-        let log = Log::read(child.stderr.take().expect("piped"));
-        let mut server = Server { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), log };
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let process = Process::start(&mut command).expect("the server starts");
+        let mut server = Server { process, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
         let line = server.wait_log("listen");
         if let Some((_, address)) = line.split_once("listening on http://") {
             server.address = address.trim().parse().expect("an address");
@@ -81,37 +91,8 @@ impl Server {
         server
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
-    }
-
-    /// All lines so far, those of every answered request among them.
-    pub fn log(&self) -> Vec<String> {
-        self.log.lines()
-    }
-
-    /// The first line that contains `text`, as soon as there is one.
-    pub fn wait_log(&self, text: &str) -> String {
-        let line = self.log.wait(text, PATIENCE);
-        line.unwrap_or_else(|| panic!("no log line with {text:?} in {:#?}", self.log()))
-    }
-
-    /// True as long as the process that was started is the one that runs.
-    pub fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-
-    /// A line of `/proc/PID/status`, as a number (kB where it says so).
-    pub fn status(&self, name: &str) -> u64 {
-        status(self.pid(), name)
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("not yet waited for");
     }
 
     /// Stops the process (SIGSTOP), until SIGCONT, and returns when all of its threads stand still.
@@ -126,30 +107,6 @@ impl Server {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-
-    /// Ends the process at once (SIGKILL) and waits for it.
-    pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            std::thread::sleep(Duration::from_millis(200));
-            let (running, last) = (self.is_running(), self.log.last(50));
-            eprintln!("the server ran: {running}; the end of its log: {last:#?}");
-        }
-        self.kill();
-    }
-}
-
-/// A line of `/proc/PID/status`, as a number (kB where it says so).
-pub fn status(pid: u32, name: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
-    line.and_then(|l| l.split_whitespace().next()?.parse().ok()).expect("a number")
 }
 
 /// What a run that ends by itself left.

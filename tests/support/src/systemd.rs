@@ -5,27 +5,21 @@ use std::fs::File;
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::ioctl_fionread;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use rustix::process::{Pid, PidfdFlags, kill_process, pidfd_open};
 
 pub use rustix::process::Signal;
 
-use crate::log::Log;
-use crate::{binary, server};
-
-/// Far longer than anything waited for takes, so that a loaded machine fails no test.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+use crate::{PATIENCE, Process, binary};
 
 /// Puts the descriptors where sd_listen_fds(3) says, with variables that only the process itself
 /// can have right. A shell, because `exec` keeps its process.
@@ -151,10 +145,20 @@ fn receive(socket: &UnixDatagram) -> Option<(String, Vec<OwnedFd>)> {
 }
 
 /// A server that systemd would have started; killed when dropped.
-pub struct Service {
-    child: Child,
-    unread: Option<ChildStderr>,
-    log: Option<Log>,
+pub struct Service(Process);
+
+impl Deref for Service {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.0
+    }
+}
+
+impl DerefMut for Service {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.0
+    }
 }
 
 impl Service {
@@ -190,81 +194,10 @@ impl Service {
         let mut carriers = descriptors.into_iter().map(Stdio::from);
         command.stdin(carriers.next().unwrap_or_else(Stdio::null));
         command.stdout(carriers.next().unwrap_or_else(Stdio::null));
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("the server starts");
-        let unread = child.stderr.take();
-        Service { child, unread, log: None }
-    }
-
-    /// Reads the log from now on.
-    pub fn read_log(&mut self) {
-        self.log = self.unread.take().map(Log::read);
-    }
-
-    /// How much of the log waits to be read.
-    pub fn unread_bytes(&self) -> u64 {
-        self.unread.as_ref().map_or(0, |stderr| ioctl_fionread(stderr).expect("a pipe"))
-    }
-
-    pub fn log(&self) -> Vec<String> {
-        self.log.as_ref().map(Log::lines).unwrap_or_default()
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// A line of `/proc/PID/status`, as a number (kB where it says so).
-    pub fn status(&self, name: &str) -> u64 {
-        server::status(self.pid(), name)
-    }
-
-    pub fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("not yet waited for");
-    }
-
-    /// Waits for the end.
-    pub fn wait(&mut self) -> ExitStatus {
-        let pidfd = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty());
-        let pidfd = pidfd.expect("not yet waited for");
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: 0 };
-            let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout));
-            assert!(ended != Ok(0), "the server does not end: {:#?}", self.log());
-            if ended == Ok(1) {
-                return self.child.wait().expect("a child");
-            }
-        }
-    }
-
-    /// Asks to end, as systemd does, and waits until it has.
-    pub fn stop(&mut self) -> ExitStatus {
-        self.signal(Signal::TERM);
-        self.wait()
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let (running, last) = (self.is_running(), self.log.as_ref().map(|log| log.last(30)));
-            eprintln!("the server ran: {running}; the end of its log: {last:#?}");
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        Service(Process::start_unread(&mut command).expect("the server starts"))
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Sends SIGTERM to a child, as systemd does to end it.
-pub fn terminate(child: &Child) {
-    kill_process(Pid::from_child(child), Signal::TERM).expect("not yet waited for");
 }

@@ -26,7 +26,7 @@ const DRIVER: &str = r#"
     kill $!
     wait $!
     for pause in 0.1 1 4; do sleep $pause; rm -rf "$HOME"; done"#;
-const ARGUMENTS: [&str; 16] = [
+const ARGUMENTS: [&str; 15] = [
     "--headless=new",
     "--remote-debugging-pipe",
     "--no-sandbox",

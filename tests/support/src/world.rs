@@ -2,6 +2,7 @@
 //! bucket and keeps its record in the folder.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use oss_standin::{CallbackRecord, Options, PUB_KEY_URL, Standin};
 use serde_json::{Value, json};
 
-use crate::trust::{JWT_SECRET, TOKEN_KEY, now, ticket};
+use crate::trust::{self, JWT_SECRET, TOKEN_KEY, callback_token, now, ticket};
 use crate::{Folder, Reply, Run, Server, request, run};
 
 /// The path of the original contract, and of the one with V4 signatures.
@@ -35,7 +36,12 @@ impl Site {
 
     /// The same for a bucket that is like this.
     pub fn of(options: Options, changes: &[(&str, &str)]) -> Site {
-        let (bucket, folder) = (Standin::start(options).expect("a bucket"), Folder::new());
+        Site::beside(Standin::start(options).expect("a bucket"), changes)
+    }
+
+    /// The same for this bucket, which others may use too.
+    pub fn beside(bucket: Standin, changes: &[(&str, &str)]) -> Site {
+        let folder = Folder::new();
         std::fs::write(folder.0.join("key.pem"), bucket.public_key_pem()).expect("a key file");
         std::fs::create_dir(folder.0.join("record")).expect("a folder");
         let (key, record) = (folder.path("key.pem"), folder.path("record"));
@@ -61,6 +67,13 @@ impl Site {
         own.chain(changes.iter().copied()).collect()
     }
 
+    /// The same without what is empty.
+    pub fn exact<'a>(&'a self, changes: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+        let mut vars: BTreeMap<&str, &str> = self.vars(changes).into_iter().collect();
+        vars.retain(|_, value| !value.is_empty());
+        vars.into_iter().collect()
+    }
+
     /// A server that the bucket calls back at `/callback`.
     pub fn start(&self, changes: &[(&str, &str)]) -> Server {
         Server::start_called_back(&self.vars(changes))
@@ -68,9 +81,7 @@ impl Site {
 
     /// Runs the binary to its end.
     pub fn run(&self, arguments: &[&str], changes: &[(&str, &str)]) -> Run {
-        let mut vars: BTreeMap<&str, &str> = self.vars(changes).into_iter().collect();
-        vars.retain(|_, value| !value.is_empty());
-        run(arguments, &vars.into_iter().collect::<Vec<_>>())
+        run(arguments, &self.exact(changes))
     }
 
     /// The lines of the record.
@@ -85,10 +96,34 @@ impl Site {
 
     /// A good callback about an object of five bytes, as the bucket sends it.
     pub fn callback(&self, target: &str, object: &str) -> Vec<u8> {
-        let name = object.replace('/', "%2F");
-        let body = format!("filename={name}&size=5&bucket=examplebucket&etag=E");
-        self.bucket.callback_request(target, "example.com", body.as_bytes(), FORM)
+        self.bucket.callback_request(target, "example.com", body(object).as_bytes(), FORM)
     }
+
+    /// A good callback about an object in `folder` with a token for it, by `TOKEN_KEY`; the
+    /// connection stays open.
+    pub fn callback_with_token(&self, path: &str, folder: &str, object: &str) -> Vec<u8> {
+        let token = callback_token(TOKEN_KEY, path, now() + 3600, folder);
+        let (target, body) = (format!("{path}?token={token}"), body(&format!("{folder}{object}")));
+        let authorization = self.bucket.sign(&target, body.as_bytes());
+        trust::callback(&target, &authorization, FORM, body.as_bytes())
+    }
+}
+
+fn body(object: &str) -> String {
+    let name = object.replace('/', "%2F");
+    format!("filename={name}&size=5&bucket=examplebucket&etag=E")
+}
+
+/// The variables as most functions take them.
+pub fn borrowed<'a>(vars: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
+    vars.iter().map(|(name, value)| (*name, value.as_str())).collect()
+}
+
+/// The policy that a server has at this path.
+pub fn policy(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Value {
+    let reply = request(address, "GET", target, headers, b"");
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    serde_json::from_slice(&reply.body).expect("JSON")
 }
 
 /// The lines in all files of a record, the oldest first. Each is whole.
@@ -139,9 +174,7 @@ impl World {
 
     /// The policy that is served at this path.
     pub fn policy(&self, target: &str) -> Value {
-        let reply = self.get(target, &[]);
-        assert_eq!(reply.status, 200, "{}", reply.text());
-        serde_json::from_slice(&reply.body).expect("JSON")
+        policy(self.server.address, target, &[])
     }
 }
 
