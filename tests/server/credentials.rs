@@ -85,6 +85,20 @@ fn each_source_round_trips_in_both_contracts() {
     }
 }
 
+/// The key that assumes the role may be temporary itself: its token goes to STS, signed in its place
+/// among the parameters.
+#[test]
+fn a_temporary_key_assumes_the_role() {
+    let options =
+        Options { security_token: Some("exampleToken==".to_owned()), ..Options::default() };
+    let site = Site::of(options, &[]);
+    let role = site.bucket.role_vars(From::Sts);
+    let vars: Vec<(&str, &str)> = role.iter().map(|(name, value)| (*name, &**value)).collect();
+    let server = site.start(&vars);
+    let line = server.wait_log(" credentials: ");
+    assert!(line.contains("valid until"), "{line}");
+}
+
 /// The role may do more: what we hold may not (least privilege).
 #[test]
 fn the_session_policy_leaves_uploads_under_the_prefix() {

@@ -6,6 +6,7 @@ mod credentials;
 mod ipv6;
 mod mistakes;
 mod operating;
+mod page;
 mod promises;
 mod replies;
 mod roundtrip;

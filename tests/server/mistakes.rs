@@ -155,3 +155,14 @@ fn a_key_host_that_never_answers_holds_up_no_request_while_callbacks_name_new_ke
     let paths = [2, 3].map(|version| format!("/callback_pub_key_v{version}.pem"));
     assert_eq!(bucket.key_requests()[1..], paths[..fetches]);
 }
+
+/// Nobody listens at the key host: connection refused. The sender is told 503, so that he may come
+/// again, and the log says why.
+#[test]
+fn a_key_host_that_is_down_makes_unknown_versions_503() {
+    let server = Server::start(&[]);
+    let reply = call(&server, &bucket(), TARGET, V2);
+    assert_eq!(reply.status, 503, "{}", reply.text());
+    let line = server.wait_log("callback key v2: not fetched");
+    assert!(line.contains("refused"), "{line}");
+}

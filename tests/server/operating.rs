@@ -137,6 +137,10 @@ fn what_is_unwise_is_a_warning() {
 fn what_is_unwise_is_said_at_the_start() {
     let server = Server::start(&[("UPLOAD_DIR", "user")]);
     server.wait_log(" UPLOAD_DIR: without a slash at its end it covers user2/ too");
+    // No name is looked up at the start: DNS may be down, and the server must come up.
+    let server = Server::start(&[("CALLBACK_URL", "http://upload.invalid/callback")]);
+    let log = server.log();
+    assert!(!log.iter().any(|line| line.contains("CALLBACK_URL")), "{log:?}");
 }
 
 /// Connections beyond the limit would be refused one by one, good callbacks among them.

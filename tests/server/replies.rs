@@ -217,38 +217,6 @@ fn check_answers(list: &str, with_credentials: bool) {
     });
 }
 
-/// Content types, Content-Security-Policy, and ETag with 304 for `If-None-Match`.
-#[test]
-fn the_page_is_served_with_its_types_and_validators() {
-    let server = Server::start(&[]);
-    for (path, content_type) in [
-        ("/index.html", "text/html; charset=utf-8"),
-        ("/upload.js", "text/javascript; charset=utf-8"),
-        ("/page.js", "text/javascript; charset=utf-8"),
-        ("/style.css", "text/css; charset=utf-8"),
-    ] {
-        let reply = request(server.address, "GET", path, &[], b"");
-        assert_eq!((reply.status, reply.header("content-type")), (200, Some(content_type)));
-        let file = format!("{}/static{path}", env!("CARGO_MANIFEST_DIR"));
-        assert!(reply.body == std::fs::read(file).unwrap(), "{path}");
-        let policy = reply.header("content-security-policy").unwrap();
-        let expected = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; \
-            connect-src 'self' https://examplebucket.oss-cn-hangzhou.aliyuncs.com; \
-            base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-        assert_eq!(policy, expected);
-        let etag = reply.header("etag").unwrap().to_owned();
-        for held in [etag.clone(), format!("\"x\", W/{etag}")] {
-            let again = request(server.address, "GET", path, &[("If-None-Match", &held)], b"");
-            assert_eq!((again.status, again.body.len()), (304, 0));
-            server.wait_log(&format!("\"{path}\" 304")); // the application's line, or the cache's
-        }
-        let other = request(server.address, "GET", path, &[("If-None-Match", "\"x\"")], b"");
-        assert_eq!(other.status, 200);
-    }
-    let off = Server::start(&[("CLIENT_PAGE", "off")]);
-    assert_eq!(request(off.address, "GET", "/index.html", &[], b"").status, 404);
-}
-
 /// Alibaba's worked example, under the key that is built in.
 #[test]
 fn the_documented_callback_is_accepted_and_logged() {

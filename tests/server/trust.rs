@@ -92,6 +92,14 @@ fn a_ticket_becomes_a_folder_and_a_subject() {
     }
 }
 
+/// A slash that `UPLOAD_DIR` lacks stands between it and the subject: a folder of one's own.
+#[test]
+fn a_subject_is_a_folder_without_a_slash_in_the_prefix_too() {
+    for (dir, folder) in [("user", "user/alice/"), ("user/", "user/alice/"), ("", "alice/")] {
+        assert_eq!(world(&[("UPLOAD_DIR", dir)]).policy_for("alice")["dir"], json!(folder));
+    }
+}
+
 /// 401 for each forged, expired or misused JWT of the table, with its own words, readable by a page
 /// of any origin (CORS) that may read the policy; and a policy for each good one.
 #[test]

@@ -2,6 +2,7 @@
 
 use appserver::app::App;
 use appserver::config::{self, Config, VARIABLES, Vars};
+use appserver::oss::address::alike;
 use appserver::oss::credentials::Source;
 use appserver::oss::keys::KeySource;
 use appserver::sys::listener::Listen;
@@ -91,6 +92,8 @@ fn every_mistake_names_its_variable() {
         ("OSS_HOST", "(unset)", "not set (https://BUCKET.ENDPOINT)"),
         ("OSS_HOST", "examplebucket.oss-cn-hangzhou.aliyuncs.com", host),
         ("OSS_HOST", "https://b.oss-cn-hangzhou.aliyuncs.com/path", host),
+        ("OSS_HOST", "https://-bucket.oss-cn-hangzhou.aliyuncs.com", "names no valid bucket"),
+        ("OSS_HOST", "https://bucket-.oss-cn-hangzhou.aliyuncs.com", "names no valid bucket"),
         ("OSS_HOST", "https://user@b.oss-cn-hangzhou.aliyuncs.com", host),
         ("OSS_HOST", "https://b.oss-cn-hangzhou.aliyuncs.com; script-src *", host),
         ("OSS_BUCKET", "other", "\"other\" is not a bucket's name (the same as in OSS_HOST"),
@@ -107,6 +110,7 @@ fn every_mistake_names_its_variable() {
         ("UPLOAD_DIR", "a/../b/", "is not a key prefix"),
         ("UPLOAD_DIR", "./", "is not a key prefix"),
         ("UPLOAD_DIR", "a\u{7f}/", "is not a key prefix"),
+        ("UPLOAD_DIR", &"a".repeat(513), "is not a key prefix"),
         ("UPLOAD_CONTENT_TYPES", "image/png,,", types),
         ("FORBID_OVERWRITE", "yes", "is not on or off"),
         ("CLIENT_PAGE", "1", "is not on or off"),
@@ -138,6 +142,7 @@ fn every_mistake_names_its_variable() {
         ("CALLBACK_TOKEN_KEY", "s3cr3t-but-short", "shorter than 32 characters"),
         ("CALLBACK_TOKEN", "no", "is not on or off"),
         ("CALLBACK_TOKEN_TTL", "0", "from 1 to 2592000"),
+        ("CALLBACK_TOKEN_TTL", "2592001", "from 1 to 2592000"),
         ("UPLOAD_LOG", "/does/not/exist", "is not a folder"),
         ("METRICS_LISTEN", "9090", "is not IP:PORT"),
         ("METRICS_LISTEN", "localhost:9090", "is not IP:PORT"),
@@ -249,9 +254,49 @@ fn a_systemd_credential_holds_the_secret() {
     let found = config(&[("OSS_ACCESS_KEY_SECRET", "(unset)"), place]);
     let Source::Fixed(credentials) = found.source else { panic!("another source") };
     assert_eq!(credentials.access_key_secret.expose(), "fromTheFile");
+    // The environment comes first.
+    let Source::Fixed(credentials) = config(&[place]).source else { panic!("another source") };
+    assert_eq!(credentials.access_key_secret.expose(), "s3cr3tNeverShown");
     std::fs::write(&file, "\n").unwrap();
     let empty = error(&[("OSS_ACCESS_KEY_SECRET", "(unset)"), place]);
     assert_eq!(empty, "OSS_ACCESS_KEY_SECRET: set, but empty");
+}
+
+/// The largest values that are documented: 7 days, 5 GB, 30 days, 512 bytes.
+#[test]
+fn limits_may_be_reached() {
+    for (name, value) in [
+        ("EXPIRE_TIME", "604800"),
+        ("MAX_UPLOAD_BYTES", "5368709120"),
+        ("CALLBACK_TOKEN_TTL", "2592000"),
+        ("MAX_CONNECTIONS", "65535"),
+        ("UPLOAD_DIR", &"a".repeat(512)),
+        ("OSS_BUCKET", "examplebucket"),
+        ("UPLOAD_JWT_SECRET", &"s".repeat(32)),
+    ] {
+        config(&[(name, value)]);
+    }
+}
+
+/// A RAM role of the instance (ECS) beside any part of another key, or another role.
+#[test]
+fn two_sources_of_credentials_stop_the_start() {
+    let arn = "acs:ram::1:role/x";
+    for (name, value) in [
+        ("OSS_ACCESS_KEY_ID", "LTAI5tExample"),
+        ("OSS_ACCESS_KEY_SECRET", "s3cr3tNeverShown"),
+        ("OSS_SESSION_TOKEN", "t0kenNeverShown"),
+        ("OSS_STS_ROLE_ARN", arn),
+    ] {
+        let error = error(&[
+            ("OSS_ACCESS_KEY_ID", "(unset)"),
+            ("OSS_ACCESS_KEY_SECRET", "(unset)"),
+            ("OSS_ECS_ROLE", "role"),
+            ("CALLBACK_TOKEN_KEY", "tokenKeyOfMoreThanThirtyTwoCharacters"),
+            (name, value),
+        ]);
+        assert!(error.starts_with("OSS_ECS_ROLE: set, and another key"), "{name}: {error}");
+    }
 }
 
 /// A line for each variable of the table, in its order.
@@ -361,5 +406,15 @@ fn where_uploads_are_confirmed_is_private() {
         let found = Config::from_vars(&vars(&changes)).err();
         assert_eq!(found.is_none(), good, "{changes:?}: {found:?}");
         assert!(found.is_none_or(|error| error.starts_with("OSS_INTERNAL_HOST: ")));
+    }
+}
+
+/// What suggestions of a variable's spelling go by: no byte counts twice.
+#[test]
+fn likeness_of_two_words() {
+    for (a, b, expected) in
+        [("abc", "abc", 3), ("aa", "a", 1), ("aba", "abba", 3), ("abc", "xbc", 2), ("ab", "ba", 0)]
+    {
+        assert_eq!((alike(a, b), alike(b, a)), (expected, expected), "{a} {b}");
     }
 }

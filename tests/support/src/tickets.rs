@@ -275,6 +275,7 @@ pub fn limits(now: u64) -> Vec<Case> {
     let max = |value: &Value| with(now, "max", value);
     let types = |value: &Value| with(now, "types", value);
     let raw_max = |max: &str| raw(&format!(r#"{{"sub":"alice","exp":{},"max":{max}}}"#, now + 600));
+    let claims = format!(r#"{{"sub":"alice","exp":{}}}"#, now + 600);
     let bad_types = json!([
         "image/png", 7, true, null, {"0": "image/png"}, [7], ["image/png", null], [["image/png"]],
         // Nothing that would be an escape in a policy, or a line end in a form.
@@ -292,6 +293,9 @@ pub fn limits(now: u64) -> Vec<Case> {
     [
         each(OK, &json!([1, u64::MAX]), max),
         each(BAD_MAX, &json!([0, -1, 1.5, "1000", true, [1], {}, null]), max),
+        // 4096 bytes, and one more.
+        these(OK, [raw(&format!("{claims:<3011}"))]),
+        these(BAD, [raw(&format!("{claims:<3012}"))]),
         these(BAD_MAX, [raw_max("18446744073709551616")]),
         these(BAD, [raw_max("1e400")]), // no JSON
         each(BAD_TYPES, &bad_types, types),
