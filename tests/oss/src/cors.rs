@@ -2,7 +2,7 @@
 //! "PutBucketCors", "OptionObject" and "CORS".
 
 use crate::error::OssError;
-use crate::http::{self, Head, Reply};
+use crate::http::{Head, Reply};
 
 /// One rule. Names of headers are compared in any case.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,13 +58,8 @@ impl CorsRule {
 }
 
 fn matches(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == text,
-        Some((before, after)) => {
-            let rest = text.strip_prefix(before);
-            rest.is_some_and(|rest| rest.ends_with(after))
-        }
-    }
+    let Some((before, after)) = pattern.split_once('*') else { return pattern == text };
+    text.strip_prefix(before).is_some_and(|rest| rest.ends_with(after))
 }
 
 /// A response to anything but a preflight, with what the first rule that fits adds to it.
@@ -89,20 +84,15 @@ pub fn preflight(rules: &[CorsRule], head: &Head) -> Result<Reply, OssError> {
     let origin = head.header("origin").ok_or_else(|| missing("Origin request"))?;
     let method = head.header("access-control-request-method");
     let method = method.ok_or_else(|| missing("Request Access-Control-Request-Method"))?;
-    let wanted = http::header(&head.headers, "access-control-request-headers");
+    let wanted = head.header("access-control-request-headers");
     let mut names = wanted.unwrap_or("").split(',').map(str::trim).filter(|name| !name.is_empty());
     let rule = rules
         .iter()
         .find(|rule| rule.fits(origin, method) && names.clone().all(|name| rule.permits(name)));
-    let rule = rule.ok_or_else(|| {
-        OssError::new(
-            403,
-            "AccessForbidden",
-            "CORSResponse: This CORS request is not allowed. This is usually because the evalution \
-             of Origin, request method / Access-Control-Request-Method or Access-Control-Requet-\
-             Headers are not whitelisted by the resource's CORS spec.",
-        )
-    })?;
+    let message = "CORSResponse: This CORS request is not allowed. This is usually because the \
+                   evalution of Origin, request method / Access-Control-Request-Method or \
+                   Access-Control-Requet-Headers are not whitelisted by the resource's CORS spec.";
+    let rule = rule.ok_or(OssError::new(403, "AccessForbidden", message))?;
     let reply = rule.describe(origin, Reply::new(200));
     Ok(match wanted {
         Some(wanted) if names.next().is_some() => {

@@ -4,7 +4,7 @@
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::session::SessionPolicy;
-use crate::{Options, Shared, digest};
+use crate::{Shared, digest};
 
 /// Who issued a temporary credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,8 @@ pub struct AccessKey {
 }
 
 impl AccessKey {
-    pub fn find(id: &str, options: &Options, issued: &[Issued]) -> Option<AccessKey> {
+    pub fn find(shared: &Shared, id: &str) -> Option<AccessKey> {
+        let options = &shared.options;
         if id == options.access_key_id {
             return Some(AccessKey {
                 secret: options.access_key_secret.clone(),
@@ -83,7 +84,8 @@ impl AccessKey {
                 policies: options.key_policy.iter().cloned().collect(),
             });
         }
-        let issued = issued.iter().find(|issued| issued.access_key_id == id)?;
+        let state = shared.state();
+        let issued = state.issued.iter().find(|issued| issued.access_key_id == id)?;
         Some(AccessKey {
             secret: issued.access_key_secret.clone(),
             token: Some(issued.security_token.clone()),

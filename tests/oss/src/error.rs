@@ -7,8 +7,8 @@ pub struct OssError {
     pub status: u16,
     pub code: String,
     pub message: String,
-    /// Documented under "EC error codes"; `None` where the documents give no number.
-    pub ec: Option<&'static str>,
+    /// Documented under "EC error codes"; empty where the documents give no number.
+    pub ec: &'static str,
     /// Further elements of the XML, such as `ArgumentName`.
     pub details: Vec<(&'static str, String)>,
 }
@@ -16,19 +16,19 @@ pub struct OssError {
 impl OssError {
     pub fn new(status: u16, code: &str, message: impl Into<String>) -> OssError {
         let (code, message) = (code.to_string(), message.into());
-        OssError { status, code, message, ec: None, details: Vec::new() }
+        OssError { status, code, message, ec: "", details: Vec::new() }
     }
 
-    pub fn denied(message: impl Into<String>) -> OssError {
-        OssError::new(403, "AccessDenied", message)
+    pub fn denied(ec: &'static str, message: impl Into<String>) -> OssError {
+        OssError::new(403, "AccessDenied", message).ec(ec)
     }
 
-    pub fn argument(message: impl Into<String>) -> OssError {
-        OssError::new(400, "InvalidArgument", message)
+    pub fn argument(ec: &'static str, message: impl Into<String>) -> OssError {
+        OssError::new(400, "InvalidArgument", message).ec(ec)
     }
 
     pub fn ec(mut self, ec: &'static str) -> OssError {
-        self.ec = Some(ec);
+        self.ec = ec;
         self
     }
 
@@ -49,9 +49,10 @@ impl OssError {
         for (name, value) in &self.details {
             element(name, value);
         }
-        if let Some(ec) = self.ec {
-            element("EC", ec);
-            element("RecommendDoc", &format!("https://api.aliyun.com/troubleshoot?q={ec}"));
+        if !self.ec.is_empty() {
+            element("EC", self.ec);
+            let document = format!("https://api.aliyun.com/troubleshoot?q={}", self.ec);
+            element("RecommendDoc", &document);
         }
         xml + "</Error>\n"
     }
@@ -78,7 +79,7 @@ mod tests {
 
     #[test]
     fn xml_names_code_message_and_ec() {
-        let error = OssError::denied("a < \"b\" & c\u{1}").ec("0006-00000226").with("Argument", 7);
+        let error = OssError::denied("0006-00000226", "a < \"b\" & c\u{1}").with("Argument", 7);
         assert_eq!(
             error.xml(&Options::default(), "5C3D9175B6FC201293AD4890"),
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error>\n  <Code>AccessDenied</Code>\n  \

@@ -31,9 +31,9 @@ impl Head {
         header(&self.headers, name)
     }
 
-    /// `Err` where the length is no number; `None` where there is none.
-    pub fn content_length(&self) -> Result<Option<u64>, ()> {
-        self.header("content-length").map(|text| text.parse().map_err(|_| ())).transpose()
+    /// `None` where there is none, or it is no number.
+    pub fn content_length(&self) -> Option<u64> {
+        self.header("content-length")?.parse().ok()
     }
 }
 
@@ -59,16 +59,6 @@ pub fn read_head(mut stream: &TcpStream) -> io::Result<Option<Head>> {
         if head.len() > MAX_HEAD_BYTES {
             return Err(ErrorKind::InvalidData.into());
         }
-    }
-}
-
-/// RFC 9110, 10.1.1: a client may wait for this before it sends the body.
-pub fn invite_body(mut stream: &TcpStream, head: &Head) -> io::Result<()> {
-    match head.header("expect") {
-        Some(value) if value.eq_ignore_ascii_case("100-continue") => {
-            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
-        }
-        _ => Ok(()),
     }
 }
 
@@ -107,8 +97,12 @@ pub struct Body<'a> {
 type Stop<'a> = Box<dyn FnOnce(&TcpStream) -> io::Result<()> + 'a>;
 
 impl<'a> Body<'a> {
-    pub fn new(stream: &'a TcpStream, length: u64) -> Body<'a> {
-        Body { stream, left: length, seen: 0, stop: None }
+    /// RFC 9110, 10.1.1: a client may wait for a 100 before it sends the body.
+    pub fn new(mut stream: &'a TcpStream, head: &Head) -> io::Result<Body<'a>> {
+        if head.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue")) {
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        }
+        Ok(Body { stream, left: head.content_length().unwrap_or(0), seen: 0, stop: None })
     }
 
     pub fn stop_after(&mut self, bytes: u64, then: impl FnOnce(&TcpStream) -> io::Result<()> + 'a) {
@@ -157,11 +151,13 @@ pub struct Reply {
     pub headers: Headers,
     /// shared with the stored object, which may be large
     pub body: Arc<Vec<u8>>,
+    /// Nobody knows where the next request would begin.
+    pub close: bool,
 }
 
 impl Reply {
     pub fn new(status: u16) -> Reply {
-        Reply { status, headers: Vec::new(), body: Arc::default() }
+        Reply { status, headers: Vec::new(), body: Arc::default(), close: false }
     }
 
     pub fn header(mut self, name: &str, value: impl ToString) -> Reply {
@@ -184,12 +180,8 @@ impl Reply {
         if self.status != 204 && self.status >= 200 {
             out.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
         }
-        out.push_str(if close {
-            "Connection: close\r\n\r\n"
-        } else {
-            "Connection: keep-alive\r\n\r\n"
-        });
-        let mut out = out.into_bytes();
+        let connection = if close { "close" } else { "keep-alive" };
+        let mut out = format!("{out}Connection: {connection}\r\n\r\n").into_bytes();
         if head_only {
             return stream.write_all(&out);
         }

@@ -48,7 +48,6 @@ mod time;
 #[cfg(test)]
 mod tests;
 
-pub use callback::HeaderCase;
 pub use cors::CorsRule;
 pub use credentials::{Issued, Source};
 pub use keys::KEY_PATH;
@@ -134,6 +133,19 @@ pub struct Object {
     pub acl: Option<String>,
     /// `x-oss-meta-*`, `Cache-Control` and the like, in the order of the form
     pub headers: Vec<(String, String)>,
+}
+
+impl Object {
+    fn new(bytes: Vec<u8>, content_type: &str) -> Object {
+        Object {
+            etag: digest::hex(&digest::md5(&bytes)).to_ascii_uppercase(),
+            crc64: digest::crc64(&bytes),
+            bytes: Arc::new(bytes),
+            content_type: content_type.to_string(),
+            acl: None,
+            headers: Vec::new(),
+        }
+    }
 }
 
 /// One POST, complete when its answer is about to leave. `status` 0: it ended without an answer.
@@ -225,8 +237,6 @@ pub enum CredentialFault {
     Status(u16, String),
     /// It accepts and says nothing until `release`, then closes.
     Hang,
-    /// It serves, this much later or after a `release`.
-    Delay(Duration),
     /// 200 with this text: STS whatever was asked, the metadata service in place of a credential.
     Body(String),
     /// A good answer with a credential that ended a minute ago.
@@ -252,20 +262,13 @@ pub struct Faults {
     pub callback_fail: Option<String>,
     /// OSS waits this long before it sends a callback, or until `release`.
     pub callback_delay: Duration,
-    /// This long passes between head and body of a callback.
-    pub callback_pause: Duration,
     /// How long OSS waits for an answer: 5 s.
     pub callback_timeout: Duration,
     /// The body changes before it is signed: a valid signature over another body.
     pub callback_tamper: Option<Tamper>,
     /// The body changes after it was signed.
     pub callback_corrupt: Option<Tamper>,
-    /// These replace headers of the callback, or join them.
-    pub callback_headers: Vec<(String, String)>,
-    /// Headers that the callback lacks.
-    pub callback_omit: Vec<String>,
     pub callback_http10: bool,
-    pub header_case: HeaderCase,
     /// What `x-oss-pub-key-url` names: `PUB_KEY_URL`.
     pub pub_key_url: String,
     /// A blank in a form value is written `+`; what OSS does is unknown.
@@ -290,14 +293,10 @@ impl Default for Faults {
             cors: vec![CorsRule::uploads_from("*")],
             callback_fail: None,
             callback_delay: Duration::ZERO,
-            callback_pause: Duration::ZERO,
             callback_timeout: Duration::from_secs(5),
             callback_tamper: None,
             callback_corrupt: None,
-            callback_headers: Vec::new(),
-            callback_omit: Vec::new(),
             callback_http10: false,
-            header_case: HeaderCase::default(),
             pub_key_url: PUB_KEY_URL.to_string(),
             space_as_plus: false,
             path_decoding: PathDecoding::default(),
@@ -337,22 +336,11 @@ impl fmt::Debug for Standin {
 
 impl Standin {
     pub fn start(options: Options) -> io::Result<Standin> {
-        let key = sign::CallbackKey::from_pem(PRIVATE_KEY_PEM);
-        let key = key.expect("the key in the source is a good one");
-        let shared = Arc::new(Shared {
-            options,
-            public_pem: key.public_pem(),
-            key,
-            state: Mutex::default(),
-            changed: Condvar::new(),
-            faults: Mutex::default(),
-            stopped: AtomicBool::new(false),
-            connections: Mutex::default(),
-        });
-        let bucket = server::listen(&shared, 0, server::connection)?;
-        let keys = server::listen(&shared, 1, keys::connection)?;
-        let sts = server::listen(&shared, 2, sts::connection)?;
-        let metadata = server::listen(&shared, 3, metadata::connection)?;
+        let shared = Arc::new(Shared::new(options));
+        let bucket = server::listen(&shared, 0, server::bucket)?;
+        let keys = server::listen(&shared, 1, keys::answer)?;
+        let sts = server::listen(&shared, 2, sts::answer)?;
+        let metadata = server::listen(&shared, 3, metadata::answer)?;
         let running = Running { shared: shared.clone(), bucket, keys, sts, metadata };
         let standin = Standin(Arc::new(running));
         shared.say(format_args!("bucket {} at {}", shared.options.bucket, standin.url()));
@@ -423,17 +411,7 @@ impl Standin {
 
     /// Puts an object straight in, without a request.
     pub fn put(&self, key: &str, bytes: &[u8], content_type: &str) {
-        let mut sums = digest::Checksums::default();
-        sums.update(bytes);
-        let (md5, crc64) = sums.finish();
-        let object = Object {
-            bytes: Arc::new(bytes.to_vec()),
-            content_type: content_type.to_string(),
-            etag: digest::hex(&md5).to_ascii_uppercase(),
-            crc64,
-            acl: None,
-            headers: Vec::new(),
-        };
+        let object = Object::new(bytes.to_vec(), content_type);
         self.0.shared.state().objects.insert(key.to_string(), object);
     }
 
@@ -454,11 +432,6 @@ impl Standin {
         self.0.shared.state().reads.clone()
     }
 
-    /// The headers of every preflight request.
-    pub fn preflights(&self) -> Vec<Vec<(String, String)>> {
-        self.0.shared.state().preflights.clone()
-    }
-
     /// The target of every request to the key host.
     pub fn key_requests(&self) -> Vec<String> {
         self.0.shared.state().key_requests.clone()
@@ -476,10 +449,6 @@ impl Standin {
     }
 
     /// Waits until there are `count` records; after `limit` it gives what there is.
-    pub fn wait_for_posts(&self, count: usize, limit: Duration) -> Vec<PostRecord> {
-        self.0.shared.wait(limit, |state| state.posts.len() >= count).posts.clone()
-    }
-
     pub fn wait_for_callbacks(&self, count: usize, limit: Duration) -> Vec<CallbackRecord> {
         self.0.shared.wait(limit, |state| state.callbacks.len() >= count).callbacks.clone()
     }
@@ -529,11 +498,9 @@ impl Standin {
         body: &[u8],
         content_type: &str,
     ) -> Vec<u8> {
-        let id = server::request_id();
-        let (shared, faults) = (&self.0.shared, self.faults());
-        let request =
-            notify::request(shared, &faults, target, host, body.to_vec(), content_type, &id);
-        [request.head(), request.body].concat()
+        let (shared, id) = (&self.0.shared, server::request_id());
+        let body = body.to_vec();
+        notify::request(shared, &self.faults(), target, host, body, content_type, &id).raw
     }
 
     /// Unix seconds at which the clock of all its hosts stands; `None`: the real time.
@@ -579,7 +546,6 @@ pub(crate) struct State {
     posts: Vec<PostRecord>,
     callbacks: Vec<CallbackRecord>,
     reads: Vec<ReadRecord>,
-    preflights: Vec<Vec<(String, String)>>,
     key_requests: Vec<String>,
     issued: Vec<Issued>,
     credential_requests: usize,
@@ -593,6 +559,21 @@ pub(crate) struct State {
 }
 
 impl Shared {
+    fn new(options: Options) -> Shared {
+        let key = sign::CallbackKey::from_pem(PRIVATE_KEY_PEM);
+        let key = key.expect("the key in the source is a good one");
+        Shared {
+            options,
+            public_pem: key.public_pem(),
+            key,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            faults: Mutex::default(),
+            stopped: AtomicBool::new(false),
+            connections: Mutex::default(),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
@@ -616,14 +597,15 @@ impl Shared {
         self.stopped.load(Ordering::SeqCst)
     }
 
-    /// Holds the calling thread as a fault of a credential host says; false: nothing is answered.
-    fn answers_in_time(&self, fault: &CredentialFault) -> bool {
-        match fault {
-            CredentialFault::Hang => self.hold(None),
-            CredentialFault::Delay(time) => self.hold(Some(*time)),
-            _ => {}
+    /// What a credential host is to do with a request that has just come; `None`: it has hung.
+    fn credential_fault(&self, of: fn(&Faults) -> &CredentialFault) -> Option<CredentialFault> {
+        self.record(|state| state.credential_requests += 1);
+        let fault = of(&self.faults()).clone();
+        if fault != CredentialFault::Hang {
+            return Some(fault);
         }
-        *fault != CredentialFault::Hang
+        self.hold(None);
+        None
     }
 
     /// Holds the calling thread for a time, or until `release` or the end.

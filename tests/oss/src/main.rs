@@ -1,11 +1,12 @@
 //! The stand-in as a server of its own: `oss-standin --help`. Stricter than the library's options by
 //! default: private callback addresses are refused, as the real OSS refuses them.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::ToSocketAddrs;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::Duration;
 
-use oss_standin::{CorsRule, Options, Standin};
+use oss_standin::{CorsRule, Faults, Options, Standin};
 
 const HELP: &str = "\
 oss-standin: a stand-in for a bucket of Alibaba Cloud OSS, with PostObject and upload callbacks,
@@ -51,17 +52,10 @@ more
   --help
 ";
 
-/// What is set after the start.
 struct Switches {
     options: Options,
-    cors: CorsRule,
-    no_cors: bool,
-    routes: Vec<(String, SocketAddr)>,
-    callback_timeout: u64,
-    space_as_plus: bool,
-    plus_is_blank: bool,
-    keep_slash: bool,
-    refuse_v1: bool,
+    /// These two are set after the start.
+    faults: Faults,
     objects: Vec<(String, String)>,
 }
 
@@ -89,23 +83,13 @@ fn main() -> ExitCode {
 
 fn read(arguments: Vec<String>) -> Result<Switches, String> {
     let options = Options { private_callbacks: false, verbose: true, ..Options::default() };
-    let mut switches = Switches {
-        options,
-        cors: CorsRule::uploads_from("*"),
-        no_cors: false,
-        routes: Vec::new(),
-        callback_timeout: 5,
-        space_as_plus: false,
-        plus_is_blank: false,
-        keep_slash: false,
-        refuse_v1: false,
-        objects: Vec::new(),
-    };
+    let mut switches = Switches { options, faults: Faults::default(), objects: Vec::new() };
     let (mut origins, mut methods, mut headers) = (Vec::new(), Vec::new(), Vec::new());
+    let mut no_cors = false;
     let mut arguments = arguments.into_iter();
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{name} needs a value"));
-        let options = &mut switches.options;
+        let Switches { options, faults, objects } = &mut switches;
         match name.as_str() {
             "--ip" => options.ip = parse(&name, &value()?)?,
             "--port" => {
@@ -125,29 +109,31 @@ fn read(arguments: Vec<String>) -> Result<Switches, String> {
             "--role-policy" => options.role_policy = Some(value()?),
             "--max-session" => options.max_session_seconds = parse(&name, &value()?)?,
             "--credentials-live" => options.credential_seconds = Some(parse(&name, &value()?)?),
-            "--object" => switches.objects.push(pair(&name, &value()?)?),
+            "--object" => objects.push(pair(&name, &value()?)?),
             "--cors-origin" => origins.push(value()?),
             "--cors-method" => methods.push(value()?),
             "--cors-header" => headers.push(value()?),
-            "--no-cors" => switches.no_cors = true,
+            "--no-cors" => no_cors = true,
             "--private-callbacks" => options.private_callbacks = true,
             "--route" => {
                 let (host, address) = pair(&name, &value()?)?;
                 let mut found = address.to_socket_addrs().map_err(|error| error.to_string())?;
                 let found = found.find(|address| address.ip().is_loopback());
                 let found = found.ok_or(format!("--route: {address} is not of this machine"))?;
-                switches.routes.push((host, found));
+                faults.routes.push((host, found));
             }
-            "--callback-timeout" => switches.callback_timeout = parse(&name, &value()?)?,
-            "--space-as-plus" => switches.space_as_plus = true,
-            "--plus-is-blank" => switches.plus_is_blank = true,
-            "--keep-slash" => switches.keep_slash = true,
-            "--refuse-v1" => switches.refuse_v1 = true,
+            "--callback-timeout" => {
+                faults.callback_timeout = Duration::from_secs(parse(&name, &value()?)?);
+            }
+            "--space-as-plus" => faults.space_as_plus = true,
+            "--plus-is-blank" => faults.path_decoding.plus_is_blank = true,
+            "--keep-slash" => faults.path_decoding.keep_slash = true,
+            "--refuse-v1" => faults.refuse_v1 = true,
             "--quiet" => options.verbose = false,
             other => return Err(format!("{other:?} is no option; --help shows all")),
         }
     }
-    let cors = &mut switches.cors;
+    let mut cors = CorsRule::uploads_from("*");
     for (given, list) in
         [(origins, &mut cors.origins), (methods, &mut cors.methods), (headers, &mut cors.headers)]
     {
@@ -155,6 +141,7 @@ fn read(arguments: Vec<String>) -> Result<Switches, String> {
             *list = given;
         }
     }
+    switches.faults.cors = if no_cors { Vec::new() } else { vec![cors] };
     Ok(switches)
 }
 
@@ -176,14 +163,6 @@ fn start(switches: Switches) -> Result<Standin, String> {
     for (key, bytes) in objects {
         standin.put(&key, &bytes, "application/octet-stream");
     }
-    let mut faults = standin.faults();
-    faults.cors = if switches.no_cors { Vec::new() } else { vec![switches.cors] };
-    faults.routes = switches.routes;
-    faults.callback_timeout = std::time::Duration::from_secs(switches.callback_timeout);
-    faults.space_as_plus = switches.space_as_plus;
-    faults.path_decoding.plus_is_blank = switches.plus_is_blank;
-    faults.path_decoding.keep_slash = switches.keep_slash;
-    faults.refuse_v1 = switches.refuse_v1;
-    drop(faults);
+    *standin.faults() = switches.faults;
     Ok(standin)
 }

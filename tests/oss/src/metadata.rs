@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use serde_json::json;
 
 use crate::credentials::{self, Source};
-use crate::http::{self, Body, Head, Reply};
+use crate::http::{Body, Head, Reply};
 use crate::{CredentialFault, Shared, digest, time};
 
 const TOKEN_PATH: &str = "/latest/api/token";
@@ -20,24 +20,14 @@ const MAX_TTL: u64 = 21_600;
 /// What real instances were seen to get; it is not documented.
 const LIFE_SECONDS: u64 = 6 * 3600;
 
-pub fn connection(shared: &Shared, stream: &TcpStream) -> io::Result<()> {
-    while let Some(head) = http::read_head(stream)? {
-        shared.record(|state| state.credential_requests += 1);
-        let fault = shared.faults().metadata.clone();
-        if !shared.answers_in_time(&fault) {
-            return Ok(());
-        }
-        Body::new(stream, head.content_length().unwrap_or(None).unwrap_or(0)).drain()?;
-        let reply = answer(shared, &fault, &head).unwrap_or_else(|(status, why)| {
-            shared.say(format_args!("metadata refused: {status} {why}"));
-            text(status, format!("{why}\n"))
-        });
-        reply.write(stream, head.close, head.method == "HEAD")?;
-        if head.close {
-            break;
-        }
-    }
-    Ok(())
+pub fn answer(shared: &Shared, stream: &TcpStream, head: &Head) -> io::Result<Option<Reply>> {
+    let Some(fault) = shared.credential_fault(|faults| &faults.metadata) else { return Ok(None) };
+    Body::new(stream, head)?.drain()?;
+    let reply = credential(shared, &fault, head).unwrap_or_else(|(status, why)| {
+        shared.say(format_args!("metadata refused: {status} {why}"));
+        text(status, format!("{why}\n"))
+    });
+    Ok(Some(reply))
 }
 
 fn text(status: u16, text: String) -> Reply {
@@ -45,7 +35,11 @@ fn text(status: u16, text: String) -> Reply {
 }
 
 /// An error is a status and a few words.
-fn answer(shared: &Shared, fault: &CredentialFault, head: &Head) -> Result<Reply, (u16, String)> {
+fn credential(
+    shared: &Shared,
+    fault: &CredentialFault,
+    head: &Head,
+) -> Result<Reply, (u16, String)> {
     let refused = |status: u16, why: &str| Err((status, why.to_string()));
     if let CredentialFault::Status(status, code) = fault {
         return refused(*status, code);
@@ -70,14 +64,10 @@ fn answer(shared: &Shared, fault: &CredentialFault, head: &Head) -> Result<Reply
         return refused(403, "no token, or none that holds");
     }
     let role = &shared.options.ecs_role;
-    let Some(path) = head.target.strip_prefix(ROLES_PATH) else {
-        return refused(404, "not found");
-    };
-    if path.is_empty() || path == "/" {
-        return Ok(text(200, role.clone()));
-    }
-    if path.strip_prefix('/') != Some(role) {
-        return refused(404, "not found");
+    match head.target.strip_prefix(ROLES_PATH) {
+        Some("" | "/") => return Ok(text(200, role.clone())),
+        Some(path) if path.strip_prefix('/') == Some(role) => {}
+        _ => return refused(404, "not found"),
     }
     if let CredentialFault::Body(garbage) = fault {
         return Ok(text(200, garbage.clone()));

@@ -3,7 +3,8 @@
 
 use std::time::Instant;
 
-use crate::callback::{self, Answer, Callback, Outgoing, Signed, Transport, Variables};
+use crate::callback::{self, Callback, Variables};
+use crate::digest::base64;
 use crate::error::OssError;
 use crate::{CallbackRecord, Faults, Shared, digest, time};
 
@@ -12,7 +13,9 @@ pub fn run(
     shared: &Shared,
     callback: &Callback,
     variables: &Variables,
-) -> Result<Answer, OssError> {
+    request_id: &str,
+) -> Result<CallbackRecord, OssError> {
+    let failed = |message: &str| OssError::new(203, "CallbackFailed", message);
     let faults = shared.faults();
     let delay = faults.callback_delay;
     if let Some(message) = &faults.callback_fail {
@@ -22,56 +25,43 @@ pub fn run(
     if !delay.is_zero() {
         shared.hold(Some(delay));
     }
-    let mut last = ("no callback URL".to_string(), "0007-00000203");
+    let mut last = failed("no callback URL");
     for url in &callback.urls {
-        let (request, transport) = {
-            let faults = shared.faults();
-            let body = variables.fill(&callback.body, callback.json, faults.space_as_plus);
-            let host = callback.host.as_deref().unwrap_or(&url.authority);
-            let (target, kind) = (&url.target, callback.content_type());
-            let id = &variables.request_id;
-            let request = request(shared, &faults, target, host, body.into_bytes(), kind, id);
-            let routes = faults.routes.clone();
-            let (timeout, pause) = (faults.callback_timeout, faults.callback_pause);
-            (request, Transport { timeout, pause, routes })
-        };
+        let faults = shared.faults();
+        let plus = faults.space_as_plus;
+        let body = callback::fill(&callback.body, callback.json, plus, variables).into_bytes();
+        let host = callback.host.as_deref().unwrap_or(&url.authority);
+        let kind = callback.content_type();
+        let mut record = request(shared, &faults, &url.target, host, body, kind, request_id);
+        let (timeout, routes) = (faults.callback_timeout, faults.routes.clone());
+        drop(faults);
+        record.url = url.text.clone();
         let begun = Instant::now();
-        let (answer, result) = callback::send(url, callback.sni, &request, &transport);
-        let record = CallbackRecord {
-            request_id: variables.request_id.clone(),
-            url: url.text.clone(),
-            target: request.target.clone(),
-            raw: [request.head(), request.body.clone()].concat(),
-            headers: request.headers,
-            body: request.body,
-            status: answer.status,
-            answer_headers: answer.headers.clone(),
-            answer: answer.body.clone(),
-            error: result.as_ref().err().map(|(message, _)| message.clone()),
-            duration: begun.elapsed(),
-        };
+        let result = callback::send(url, callback.sni, timeout, &routes, &mut record);
+        record.duration = begun.elapsed();
+        record.error = result.as_ref().err().map(|(message, _)| message.clone());
         let error = record.error.as_deref().unwrap_or("good");
-        shared.say(format_args!("callback to {} -> {:?}, {error}", url.text, answer.status));
-        shared.record(|state| state.callbacks.push(record));
+        shared.say(format_args!("callback to {} -> {:?}, {error}", url.text, record.status));
+        shared.record(|state| state.callbacks.push(record.clone()));
         match result {
-            Ok(()) => return Ok(answer),
-            Err(error) => last = error,
+            Ok(()) => return Ok(record),
+            Err((message, ec)) => last = failed(&message).ec(ec),
         }
     }
-    Err(failed(&last.0).ec(last.1))
+    Err(last)
 }
 
-/// A signed callback with the switches of `faults` applied.
+/// A signed callback with the switches of `faults` applied, to be sent: the headers of a real one,
+/// in the order of "Callback", step 3, and of captures.
 pub fn request(
     shared: &Shared,
     faults: &Faults,
     target: &str,
     host: &str,
-    body: Vec<u8>,
+    mut body: Vec<u8>,
     content_type: &str,
     request_id: &str,
-) -> Outgoing {
-    let mut body = body;
+) -> CallbackRecord {
     if let Some(tamper) = &faults.callback_tamper {
         body = tamper(body);
     }
@@ -79,31 +69,40 @@ pub fn request(
     if let Some(corrupt) = &faults.callback_corrupt {
         body = corrupt(body);
     }
-    let signed = Signed {
-        host,
-        authorization,
-        content_md5: digest::md5(&body),
-        content_type,
-        date: time::http_date(shared.now()),
-        http10: faults.callback_http10,
-        bucket: &shared.options.bucket,
-        pub_key_url: &faults.pub_key_url,
-        request_id,
-        length: body.len(),
+    // The user agents of captures of 2015 and of today.
+    let (version, agent) = match faults.callback_http10 {
+        true => ("1.0", "ehttp-client/0.0.1"),
+        false => ("1.1", "aliyun-oss-callback"),
     };
-    let mut headers = signed.headers();
-    for (name, value) in &faults.callback_headers {
-        match headers.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
-            Some((_, old)) => *old = value.clone(),
-            None => headers.push((name.clone(), value.clone())),
-        }
+    let headers = [
+        ("host", host),
+        ("connection", "close"),
+        ("content-length", &body.len().to_string()),
+        ("authorization", &authorization),
+        ("content-md5", &base64(&digest::md5(&body))),
+        ("content-type", content_type),
+        ("date", &time::http_date(shared.now())),
+        ("user-agent", agent),
+        ("x-oss-additional-headers", ""),
+        ("x-oss-bucket", &shared.options.bucket),
+        ("x-oss-owner", "1234567890123456"),
+        ("x-oss-pub-key-url", &base64(faults.pub_key_url.as_bytes())),
+        ("x-oss-request-id", request_id),
+        ("x-oss-requester", "1234567890123456"),
+        ("x-oss-signature-version", "1.0"),
+        ("x-oss-tag", "CALLBACK"),
+    ];
+    let headers = headers.map(|(name, value)| (name.to_string(), value.to_string()));
+    let mut head = format!("POST {target} HTTP/{version}\r\n");
+    for (name, value) in &headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
     }
-    let omitted = |name: &str| faults.callback_omit.iter().any(|o| o.eq_ignore_ascii_case(name));
-    headers.retain(|(name, _)| !omitted(name));
-    let target = target.to_string();
-    Outgoing { target, headers, body, http10: faults.callback_http10, case: faults.header_case }
-}
-
-fn failed(message: &str) -> OssError {
-    OssError::new(203, "CallbackFailed", message)
+    CallbackRecord {
+        request_id: request_id.to_string(),
+        target: target.to_string(),
+        raw: [head.as_bytes(), b"\r\n", &body].concat(),
+        headers: headers.to_vec(),
+        body,
+        ..CallbackRecord::default()
+    }
 }

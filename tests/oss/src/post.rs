@@ -2,14 +2,15 @@
 
 use std::io::{self, Read};
 use std::net::TcpStream;
-use std::sync::Arc;
+
+use serde_json::Value;
 
 use crate::access::{self, Signer};
 use crate::callback::{Callback, Variables};
-use crate::digest::{Checksums, base64, hex, percent_encode};
+use crate::digest::{self, base64, percent_encode_path};
 use crate::error::{OssError, escape};
 use crate::form::{self, FormError, Parser};
-use crate::http::{Body, Head, Reply};
+use crate::http::{Body, Head, Reply, header};
 use crate::policy::{Fields, Policy};
 use crate::server::error_reply;
 use crate::{Object, PostFault, PostRecord, Shared, image, names, notify};
@@ -34,11 +35,10 @@ impl From<FormError> for Stop {
         match error {
             FormError::Io(error) => Stop::Io(error),
             FormError::Malformed(why) => {
-                let message =
-                    "The body of your POST request is not well-formed multipart/form-data";
-                let error =
-                    OssError::new(400, "MalformedPOSTRequest", format!("{message}: {why}."));
-                Stop::Oss(error.ec("0006-00000104"))
+                let message = format!(
+                    "The body of your POST request is not well-formed multipart/form-data: {why}."
+                );
+                Stop::Oss(OssError::new(400, "MalformedPOSTRequest", message).ec("0006-00000104"))
             }
         }
     }
@@ -57,11 +57,8 @@ pub fn post_object(
         headers: head.headers.clone(),
         ..PostRecord::default()
     };
-    let (length, no_length) = match head.content_length() {
-        Ok(Some(length)) => (length, false),
-        _ => (0, true),
-    };
-    let mut body = Body::new(stream, length);
+    let no_length = head.content_length().is_none();
+    let mut body = Body::new(stream, head)?;
     match fault {
         PostFault::Reset(bytes) => body.stop_after(bytes, |stream| {
             // Closing a socket with something unread resets it: wait until something is there.
@@ -94,7 +91,7 @@ pub fn post_object(
         Err(Stop::Oss(error)) => {
             record.code = error.code.clone();
             record.message = error.message.clone();
-            record.ec = error.ec.map(str::to_string);
+            record.ec = Some(error.ec.to_string()).filter(|ec| !ec.is_empty());
             Some(error_reply(shared, &error, request_id))
         }
         Err(Stop::Io(error)) => {
@@ -108,24 +105,14 @@ pub fn post_object(
     let (key, size) = (&record.key, record.size);
     shared.say(format_args!("POST {key:?}, {size} bytes -> {}", outcome.trim_end()));
     shared.record(|state| state.posts.push(record));
-    // Without a length nobody knows where the next request begins.
-    if no_length {
-        if let Some(reply) = &reply {
-            reply.write(stream, true, false)?;
-        }
-        return Ok(None);
-    }
-    Ok(reply)
+    Ok(reply.map(|reply| Reply { close: no_length, ..reply }))
 }
 
 /// A form that may be stored.
 struct Upload {
     fields: Fields,
-    content_type: String,
     callback: Option<Callback>,
-    bytes: Vec<u8>,
-    md5: [u8; 16],
-    crc64: u64,
+    object: Object,
 }
 
 fn receive(
@@ -134,41 +121,42 @@ fn receive(
     body: &mut Body,
     record: &mut PostRecord,
 ) -> Result<Upload, Stop> {
-    let boundary = form::boundary(head.header("content-type").unwrap_or("")).ok_or_else(|| {
-        let message = "Bucket POST must be of the enclosure-type multipart/form-data.";
-        OssError::new(400, "RequestIsNotMultiPartContent", message)
-    })?;
+    let message = "Bucket POST must be of the enclosure-type multipart/form-data.";
+    let boundary = form::boundary(head.header("content-type").unwrap_or(""));
+    let boundary = boundary.ok_or(OssError::new(400, "RequestIsNotMultiPartContent", message))?;
     let boundary = boundary.ok_or(FormError::Malformed("no boundary in the content-type"))?;
     let mut parser = Parser::new(body, &boundary);
     read_fields(&mut parser, record)?;
     let fields = Fields(record.fields.clone());
-    let range = permit(shared, &fields, record)?;
-    let callback = match fields.get("callback") {
-        Some(callback) if !callback.is_empty() => Some(Callback::parse(callback)?),
-        _ => None,
-    };
+    let (least, most) = permit(shared, &fields, record)?;
+    let callback = fields.get("callback").filter(|callback| !callback.is_empty());
+    let callback = callback.map(Callback::parse).transpose()?;
     if let (Some(callback), false) = (&callback, shared.options.private_callbacks) {
         names::check_callback(&callback.urls)?;
     }
     let mut bytes = Vec::new();
-    let mut sums = Checksums::default();
-    let most = range.1.min(MAX_OBJECT_BYTES);
-    let result = parser.read_content(|chunk| {
+    let most = most.min(MAX_OBJECT_BYTES);
+    parser.read_content(|chunk| {
         record.size += chunk.len() as u64;
         if record.size <= most {
-            sums.update(chunk);
             bytes.extend_from_slice(chunk);
         } else {
             bytes = Vec::new(); // refused already: only its size still counts
         }
-    });
-    result?;
-    fits(record.size, range.0, most)?;
-    let content_type = fields.get("content-type").filter(|text| !text.is_empty());
-    let content_type = content_type.or(Some(&record.file_type)).filter(|text| !text.is_empty());
-    let content_type = content_type.unwrap_or("application/octet-stream").to_string();
-    let (md5, crc64) = sums.finish();
-    Ok(Upload { fields, content_type, callback, bytes, md5, crc64 })
+    })?;
+    fits(record.size, least, most)?;
+    let types = [fields.get("content-type"), Some(&record.file_type)];
+    let content_type = types.into_iter().flatten().find(|text| !text.is_empty());
+    let mut object = Object::new(bytes, content_type.unwrap_or("application/octet-stream"));
+    object.acl = fields.get("x-oss-object-acl").map(str::to_string);
+    let kept = ["cache-control", "content-disposition", "content-encoding", "expires"];
+    for (name, value) in &fields.0 {
+        let lower = name.to_ascii_lowercase();
+        if lower.starts_with("x-oss-meta-") || kept.contains(&lower.as_str()) {
+            object.headers.push((name.clone(), value.clone()));
+        }
+    }
+    Ok(Upload { fields, callback, object })
 }
 
 /// Reads up to the content of the file; what comes behind the file is never looked at.
@@ -201,8 +189,8 @@ fn read_fields<R: Read>(parser: &mut Parser<R>, record: &mut PostRecord) -> Resu
         record.fields.push((part.name.clone(), value));
         if doubled {
             // Which of the two would count is not documented: no test shall depend on it.
-            let error = OssError::argument(format!("The field '{}' is given twice.", part.name));
-            return Err(error.with("ArgumentName", part.name).into());
+            let message = format!("The field '{}' is given twice.", part.name);
+            return Err(OssError::argument("", message).with("ArgumentName", part.name).into());
         }
     }
 }
@@ -213,33 +201,28 @@ fn permit(
     fields: &Fields,
     record: &mut PostRecord,
 ) -> Result<(u64, u64), OssError> {
-    let key = fields.get("key").ok_or_else(|| {
-        OssError::argument(
-            "Bucket POST must contain a field named 'key'. If it is specified, please check the \
-             order of the fields.",
-        )
-        .with("ArgumentName", "key")
-    })?;
-    let now = shared.now();
-    let refuse_v1 = shared.faults().refuse_v1;
-    let issued = shared.state().issued.clone();
-    let (signer, access_key) = access::form(fields, &shared.options, &issued, refuse_v1, now)?;
+    let message = "Bucket POST must contain a field named 'key'. If it is specified, please check \
+                   the order of the fields.";
+    let missing = OssError::argument("", message).with("ArgumentName", "key");
+    let key = fields.get("key").ok_or(missing)?;
+    let (signer, access_key) = access::form(shared, fields)?;
     let policy = Policy::parse(fields.get("policy").unwrap_or(""))?;
-    policy.check(fields, &shared.options.bucket, signer == Signer::V4, now)?;
+    policy.check(fields, &shared.options.bucket, signer == Signer::V4, shared.now())?;
     // "PostObject", key: the variable is replaced when the policy has been checked.
     record.key = key.replace("${filename}", &record.filename);
     names::check_key(&record.key)?;
-    access::authorize(&access_key, "oss:PutObject", &record.key, &shared.options)?;
-    let choice = |name: &'static str, known: &[&str]| match fields.get(name) {
-        Some(value) if !known.contains(&value) => {
-            Err(OssError::argument(format!("Invalid value of {name}.")).with("ArgumentName", name))
+    access::authorize(shared, &access_key, "oss:PutObject", &record.key)?;
+    let acls = ["default", "private", "public-read", "public-read-write"];
+    for (name, ec, known) in [
+        ("x-oss-forbid-overwrite", "0006-00000117", &["true", "false"][..]),
+        ("x-oss-object-acl", "", &acls),
+    ] {
+        if fields.get(name).is_some_and(|value| !known.contains(&value)) {
+            let error = OssError::argument(ec, format!("Invalid value of {name}."));
+            return Err(error.with("ArgumentName", name));
         }
-        _ => Ok(()),
-    };
-    choice("x-oss-forbid-overwrite", &["true", "false"])
-        .map_err(|error| error.ec("0006-00000117"))?;
-    choice("x-oss-object-acl", &["default", "private", "public-read", "public-read-write"])?;
-    Ok(policy.length_range())
+    }
+    Ok(policy.sizes)
 }
 
 /// "PostObject": `content-length-range` includes both ends.
@@ -264,23 +247,10 @@ fn store(
     upload: Upload,
     record: &PostRecord,
 ) -> Result<Reply, OssError> {
-    let fields = &upload.fields;
-    let etag = hex(&upload.md5).to_ascii_uppercase();
-    let kept = ["cache-control", "content-disposition", "content-encoding", "expires"];
-    let headers = fields.0.iter().filter(|(name, _)| {
-        let name = name.to_ascii_lowercase();
-        name.starts_with("x-oss-meta-") || kept.contains(&name.as_str())
-    });
-    let image = image::read(&upload.bytes);
-    let object = Object {
-        bytes: Arc::new(upload.bytes),
-        content_type: upload.content_type.clone(),
-        etag: etag.clone(),
-        crc64: upload.crc64,
-        acl: fields.get("x-oss-object-acl").map(str::to_string),
-        headers: headers.cloned().collect(),
-    };
-    let key = &record.key;
+    let Upload { fields, callback, object } = upload;
+    let Object { etag, crc64, content_type, .. } = object.clone();
+    let (key, content_md5) = (&record.key, base64(&digest::md5(&object.bytes)));
+    let image = image::read(&object.bytes);
     {
         let mut state = shared.state();
         let forbidden = fields.get("x-oss-forbid-overwrite") == Some("true");
@@ -290,33 +260,41 @@ fn store(
         }
         state.objects.insert(key.clone(), object);
     }
-    shared.say(format_args!("stored {key}, {} bytes, {}", record.size, upload.content_type));
+    shared.say(format_args!("stored {key}, {} bytes, {content_type}", record.size));
     let stored = |status| {
         Reply::new(status)
             .header("ETag", format!("\"{etag}\""))
-            .header("x-oss-hash-crc64ecma", upload.crc64)
-            .header("Content-MD5", base64(&upload.md5))
+            .header("x-oss-hash-crc64ecma", crc64)
+            .header("Content-MD5", &content_md5)
     };
-    if let Some(callback) = &upload.callback {
-        let custom = fields.0.iter().filter(|(name, _)| {
-            name.starts_with("x:") && !name.bytes().any(|byte| byte.is_ascii_uppercase())
-        });
-        let variables = Variables {
-            bucket: shared.options.bucket.clone(),
-            object: key.clone(),
-            etag: etag.clone(),
-            size: record.size,
-            mime_type: upload.content_type.clone(),
-            image,
-            crc64: upload.crc64,
-            content_md5: base64(&upload.md5),
-            client_ip: stream.peer_addr().map_or(String::new(), |peer| peer.ip().to_string()),
-            request_id: record.request_id.clone(),
-            custom: custom.cloned().collect(),
-        };
-        let answer = notify::run(shared, callback, &variables)?;
-        let content_type = answer.content_type().to_string();
-        return Ok(stored(200).body(&content_type, answer.body));
+    if let Some(callback) = &callback {
+        let mut variables = Variables::new();
+        for (name, value) in fields.0.iter().filter(|(name, _)| name.starts_with("x:")) {
+            if !name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                variables.insert(name.clone(), value.as_str().into());
+            }
+        }
+        let image = image.as_ref();
+        for (name, value) in [
+            ("bucket", Value::from(&*shared.options.bucket)),
+            ("object", Value::from(&**key)),
+            ("etag", Value::from(&*etag)),
+            ("size", record.size.into()),
+            ("mimeType", content_type.into()),
+            ("imageInfo.height", image.map(|image| image.height).into()),
+            ("imageInfo.width", image.map(|image| image.width).into()),
+            ("imageInfo.format", image.map(|image| image.format).into()),
+            ("crc64", crc64.to_string().into()),
+            ("contentMd5", Value::from(&*content_md5)),
+            ("clientIp", stream.peer_addr().map_or(String::new(), |ip| ip.ip().to_string()).into()),
+            ("reqId", Value::from(&*record.request_id)),
+            ("operation", "PostObject".into()),
+        ] {
+            variables.insert(name.to_string(), value);
+        }
+        let record = notify::run(shared, callback, &variables, &record.request_id)?;
+        let content_type = header(&record.answer_headers, "content-type");
+        return Ok(stored(200).body(content_type.unwrap_or("application/json"), record.answer));
     }
     Ok(match fields.get("success_action_status") {
         Some("200") => stored(200),
@@ -328,7 +306,7 @@ fn store(
 /// "PostObject", `success_action_status` 201.
 fn created(shared: &Shared, key: &str, etag: &str) -> String {
     let (bucket, host) = (&shared.options.bucket, shared.options.host());
-    let location = format!("http://{host}/{}", percent_encode(key, b"/"));
+    let location = format!("http://{host}/{}", percent_encode_path(key));
     let key = escape(key);
     format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<PostResponse>\n  \

@@ -5,9 +5,13 @@ use crate::error::OssError;
 use crate::http::{Head, Reply};
 use crate::{ReadRecord, Shared, access, names};
 
-pub fn object(shared: &Shared, head: &Head, request_id: &str) -> Result<Reply, OssError> {
-    let path = head.target.split('?').next().unwrap_or("");
-    let key = String::from_utf8_lossy(&percent_decode(&path.as_bytes()[1..])).into_owned();
+pub fn object(
+    shared: &Shared,
+    head: &Head,
+    path: &str,
+    request_id: &str,
+) -> Result<Reply, OssError> {
+    let key = String::from_utf8_lossy(&percent_decode(&path[1..])).into_owned();
     let mut faults = shared.faults();
     let (fault, hang) = (faults.reads.pop_front(), faults.hang_reads);
     drop(faults);
@@ -34,20 +38,16 @@ fn find(shared: &Shared, head: &Head, key: &str) -> Result<Reply, OssError> {
     let public = object.as_ref().and_then(|object| object.acl.as_deref());
     let public = public.is_some_and(|acl| acl.starts_with("public-read"));
     if !public || head.header("authorization").is_some() {
-        let issued = shared.state().issued.clone();
-        access::header(head, key, &shared.options, &issued, shared.now())?;
+        access::header(shared, head, key)?;
     }
-    let object = object.ok_or_else(|| {
-        OssError::new(404, "NoSuchKey", "The specified key does not exist.")
-            .ec("0026-00000001")
-            .with("Key", key)
-    })?;
+    let missing = OssError::new(404, "NoSuchKey", "The specified key does not exist.");
+    let object = object.ok_or(missing.ec("0026-00000001").with("Key", key))?;
     let mut reply = Reply::new(200)
         .header("ETag", format!("\"{}\"", object.etag))
         .header("x-oss-hash-crc64ecma", object.crc64)
         .header("x-oss-object-type", "Normal")
         .header("x-oss-storage-class", "Standard");
-    reply.headers.extend(object.headers.iter().cloned());
+    reply.headers.extend(object.headers);
     reply.body = object.bytes;
     Ok(reply.header("Content-Type", object.content_type))
 }

@@ -26,13 +26,11 @@ impl Listener {
     }
 }
 
-/// Listens on the port at this place of the options; each connection gets a thread that runs
-/// `serve`.
-pub fn listen(
-    shared: &Arc<Shared>,
-    port: usize,
-    serve: fn(&Shared, &TcpStream) -> io::Result<()>,
-) -> io::Result<Listener> {
+/// What a host makes of a request. `None`: the connection ends without a response.
+type Answer = fn(&Shared, &TcpStream, &Head) -> io::Result<Option<Reply>>;
+
+/// Listens on the port at this place of the options; each connection gets a thread.
+pub fn listen(shared: &Arc<Shared>, port: usize, answer: Answer) -> io::Result<Listener> {
     let listener = TcpListener::bind((shared.options.ip, shared.options.ports[port]))?;
     let address = listener.local_addr()?;
     let shared = shared.clone();
@@ -54,7 +52,7 @@ pub fn listen(
                 let _ = stream.set_nodelay(true);
                 let _ = stream.set_read_timeout(Some(http::IDLE));
                 let _ = stream.set_write_timeout(Some(http::IDLE));
-                let _ = serve(&shared, &stream);
+                let _ = serve(&shared, &stream, answer);
             });
         }
     })?;
@@ -66,69 +64,55 @@ pub fn request_id() -> String {
     digest::hex(&credentials::random(12)).to_ascii_uppercase()
 }
 
-/// Serves the requests of one connection to the bucket.
-pub fn connection(shared: &Shared, stream: &TcpStream) -> io::Result<()> {
+fn serve(shared: &Shared, stream: &TcpStream, answer: Answer) -> io::Result<()> {
     while let Some(head) = http::read_head(stream)? {
-        let request_id = request_id();
-        http::invite_body(stream, &head)?;
-        let Some(reply) = route(shared, stream, &head, &request_id)? else { return Ok(()) };
-        let reply = finish(shared, &head, &request_id, reply);
-        reply.write(stream, head.close, head.method == "HEAD")?;
-        if head.close || shared.stopped() {
+        let Some(reply) = answer(shared, stream, &head)? else { break };
+        let close = head.close || reply.close;
+        reply.write(stream, close, head.method == "HEAD")?;
+        if close || shared.stopped() {
             break;
         }
     }
     Ok(())
 }
 
-/// `None`: a fault wants the connection closed without an answer.
-fn route(
-    shared: &Shared,
-    stream: &TcpStream,
-    head: &Head,
-    request_id: &str,
-) -> io::Result<Option<Reply>> {
+/// A request to the bucket.
+pub fn bucket(shared: &Shared, stream: &TcpStream, head: &Head) -> io::Result<Option<Reply>> {
+    let request_id = request_id();
     let path = head.target.split('?').next().unwrap_or("");
     let host = names::check_host(head, &shared.options);
-    if host.is_ok() && head.method == "POST" && path == "/" {
-        return post::post_object(shared, stream, head, request_id);
-    }
-    Body::new(stream, head.content_length().ok().flatten().unwrap_or(0)).drain()?;
-    let error = |error: OssError| error_reply(shared, &error, request_id);
-    if let Err(wrong) = host {
+    if let Err(wrong) = &host {
         shared.say(format_args!("{} refused: {} {}", head.method, wrong.status, wrong.code));
-        return Ok(Some(error(wrong)));
     }
-    Ok(Some(match head.method.as_str() {
-        "OPTIONS" => {
-            shared.record(|state| state.preflights.push(head.headers.clone()));
-            cors::preflight(&shared.faults().cors, head).unwrap_or_else(error)
-        }
-        "GET" | "HEAD" if path.len() > 1 => {
-            read::object(shared, head, request_id).unwrap_or_else(error)
-        }
-        _ => error(OssError::new(
-            405,
-            "MethodNotAllowed",
-            "The specified method is not allowed against this resource.",
-        )),
-    }))
-}
-
-pub fn error_reply(shared: &Shared, error: &OssError, request_id: &str) -> Reply {
-    let reply = Reply::new(error.status);
-    let reply = reply.body("application/xml", error.xml(&shared.options, request_id));
-    match error.ec {
-        Some(ec) => reply.header("x-oss-ec", ec),
-        None => reply,
-    }
-}
-
-fn finish(shared: &Shared, head: &Head, request_id: &str, reply: Reply) -> Reply {
+    let reply = if host.is_ok() && head.method == "POST" && path == "/" {
+        post::post_object(shared, stream, head, &request_id)?
+    } else {
+        Body::new(stream, head)?.drain()?;
+        let reply = host.and_then(|()| route(shared, head, path, &request_id));
+        Some(reply.unwrap_or_else(|error| error_reply(shared, &error, &request_id)))
+    };
+    let Some(reply) = reply else { return Ok(None) };
     let reply = reply
         .header("Server", "AliyunOSS")
         .header("Date", time::http_date(shared.now()))
         .header("x-oss-request-id", request_id)
         .header("x-oss-server-time", 1);
-    cors::finish(&shared.faults().cors, head, reply)
+    Ok(Some(cors::finish(&shared.faults().cors, head, reply)))
+}
+
+fn route(shared: &Shared, head: &Head, path: &str, request_id: &str) -> Result<Reply, OssError> {
+    match head.method.as_str() {
+        "OPTIONS" => cors::preflight(&shared.faults().cors, head),
+        "GET" | "HEAD" if path.len() > 1 => read::object(shared, head, path, request_id),
+        _ => {
+            let message = "The specified method is not allowed against this resource.";
+            Err(OssError::new(405, "MethodNotAllowed", message))
+        }
+    }
+}
+
+pub fn error_reply(shared: &Shared, error: &OssError, request_id: &str) -> Reply {
+    let reply = Reply::new(error.status);
+    let reply = reply.body("application/xml", error.xml(&shared.options, request_id));
+    if error.ec.is_empty() { reply } else { reply.header("x-oss-ec", error.ec) }
 }

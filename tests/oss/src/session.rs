@@ -1,8 +1,9 @@
-//! RAM policies, of a key, a role or a session: what a credential may do. Documents: RAM's "Policy structure
-//! and syntax", and OSS's "RAM policy" for actions and resources. Narrower than the real one: no
+//! RAM policies, of a key, a role or a session: what a credential may do. Documents: RAM's "Policy
+//! structure and syntax", and OSS's "RAM policy" for actions and resources. Narrower than the real one: no
 //! `NotAction`, `NotResource` or `Condition`, which count as bad grammar here.
 
 use serde_json::{Map, Value};
+use wildmatch::WildMatch;
 
 #[derive(Debug, PartialEq)]
 pub struct SessionPolicy(Vec<Statement>);
@@ -73,71 +74,54 @@ fn covers(pattern: &str, resource: &str) -> bool {
     pattern == "*" || parts.into_iter().all(|(pattern, part)| fits(pattern, part))
 }
 
-/// `*` stands for any characters, `?` for one; no character is special in `text`.
+/// `*` stands for any characters, `?` for one.
 fn fits(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) =
-        (pattern.chars().collect(), text.chars().collect());
-    let (mut p, mut t) = (0, 0);
-    // Where to go on when a comparison fails: behind the last `*`, which then takes one more.
-    let mut retry = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some('*') => {
-                p += 1;
-                retry = Some((p, t));
-            }
-            Some(known) if *known == '?' || *known == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => {
-                let Some((star, taken)) = retry else { return false };
-                retry = Some((star, taken + 1));
-                (p, t) = (star, taken + 1);
-            }
-        }
-    }
-    pattern[p..].iter().all(|rest| *rest == '*')
+    WildMatch::new(pattern).matches(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const GOOD: &str = r#"{"Effect":"Allow","Action":"oss:PutObject","Resource":["*"]}"#;
+
     fn statements(text: &str) -> Option<SessionPolicy> {
-        SessionPolicy::parse(&format!("{{\"Version\":\"1\",\"Statement\":[{text}]}}"))
+        SessionPolicy::parse(&format!(r#"{{"Version":"1","Statement":[{text}]}}"#))
     }
 
     #[test]
     fn documents_that_are_no_policies() {
-        let good = "{\"Effect\":\"Allow\",\"Action\":\"oss:PutObject\",\"Resource\":[\"*\"]}";
-        assert!(statements(good).is_some());
-        let outside =
-            ["", "[]", "{}", "{\"Version\":\"1\"}", "{\"Version\":\"1\",\"Statement\":{}}"];
-        for text in outside {
+        assert!(statements(GOOD).is_some());
+        let document = |start: &str| format!(r#"{{{start},"Statement":[{GOOD}]}}"#);
+        assert!(SessionPolicy::parse(&document(r#""Version":"1""#)).is_some());
+        for text in [
+            "",
+            "[]",
+            "{}",
+            r#"{"Version":"1"}"#,
+            r#"{"Version":"1","Statement":{}}"#,
+            &document(r#""Version":"2""#),
+            &document(r#""Version":1"#),
+            &document(r#""Version":"2012-10-17""#),
+            &document(r#""Version":"1","Id":"a""#),
+        ] {
             assert_eq!(SessionPolicy::parse(text), None, "{text}");
         }
-        for version in ["\"2\"", "1", "\"2012-10-17\""] {
-            let text = format!("{{\"Version\":{version},\"Statement\":[{good}]}}");
-            assert_eq!(SessionPolicy::parse(&text), None, "{text}");
-        }
-        let more = format!("{{\"Version\":\"1\",\"Statement\":[{good}],\"Id\":\"a\"}}");
-        assert_eq!(SessionPolicy::parse(&more), None);
         for text in [
             "",
             "1",
-            "{\"Effect\":\"Allow\",\"Action\":\"*\"}",
-            "{\"Effect\":\"Allow\",\"Resource\":\"*\"}",
-            "{\"Action\":\"*\",\"Resource\":\"*\"}",
-            "{\"Effect\":\"allow\",\"Action\":\"*\",\"Resource\":\"*\"}",
-            "{\"Effect\":\"Allow\",\"Action\":[],\"Resource\":\"*\"}",
-            "{\"Effect\":\"Allow\",\"Action\":\"\",\"Resource\":\"*\"}",
-            "{\"Effect\":\"Allow\",\"Action\":\"PutObject\",\"Resource\":\"*\"}",
-            "{\"Effect\":\"Allow\",\"Action\":\"*\",\"Resource\":[1]}",
-            "{\"Effect\":\"Allow\",\"Action\":\"*\",\"Resource\":\"bucket/*\"}",
-            "{\"Effect\":\"Allow\",\"Action\":\"*\",\"Resource\":\"acs:oss:*:bucket/*\"}",
-            "{\"Effect\":\"Allow\",\"Action\":\"*\",\"Resource\":\"arn:oss:*:*:bucket/*\"}",
-            "{\"Effect\":\"Allow\",\"Action\":\"*\",\"Resource\":\"*\",\"Condition\":{}}",
+            r#"{"Effect":"Allow","Action":"*"}"#,
+            r#"{"Effect":"Allow","Resource":"*"}"#,
+            r#"{"Action":"*","Resource":"*"}"#,
+            r#"{"Effect":"allow","Action":"*","Resource":"*"}"#,
+            r#"{"Effect":"Allow","Action":[],"Resource":"*"}"#,
+            r#"{"Effect":"Allow","Action":"","Resource":"*"}"#,
+            r#"{"Effect":"Allow","Action":"PutObject","Resource":"*"}"#,
+            r#"{"Effect":"Allow","Action":"*","Resource":[1]}"#,
+            r#"{"Effect":"Allow","Action":"*","Resource":"bucket/*"}"#,
+            r#"{"Effect":"Allow","Action":"*","Resource":"acs:oss:*:bucket/*"}"#,
+            r#"{"Effect":"Allow","Action":"*","Resource":"arn:oss:*:*:bucket/*"}"#,
+            r#"{"Effect":"Allow","Action":"*","Resource":"*","Condition":{}}"#,
         ] {
             assert_eq!(statements(text), None, "{text}");
         }
@@ -146,39 +130,36 @@ mod tests {
     #[test]
     fn what_is_allowed() {
         let one = |action: &str, resource: &str| {
-            format!("{{\"Effect\":\"Allow\",\"Action\":[{action}],\"Resource\":\"{resource}\"}}")
+            format!(r#"{{"Effect":"Allow","Action":[{action}],"Resource":"{resource}"}}"#)
         };
-        let put = "\"oss:PutObject\"";
-        let cases = [
-            (one(put, "acs:oss:*:*:b/u/*"), true),
-            (one(put, "acs:oss:*:*:b/u/?.txt"), true),
-            (one(put, "acs:oss:oss-r:1:b/u/a.txt"), true),
-            (one("\"oss:GetObject\",\"oss:Put*\"", "*"), true),
-            (one("\"*\"", "acs:*:*:*:*"), true),
-            (one(put, "acs:oss:*:*:b/v/*"), false),
-            (one(put, "acs:oss:*:*:b"), false),
-            (one(put, "acs:oss:*:*:b/u/?"), false),
-            (one(put, "acs:oss:*:2:b/*"), false),
-            (one("\"oss:putobject\"", "*"), false),
-            (one("\"oss:GetObject\"", "*"), false),
-            (one("\"*\"", "acs:ram:*:*:*"), false),
-        ];
-        for (text, expected) in cases {
-            let policy = statements(&text).unwrap();
-            assert_eq!(
-                policy.allows("oss:PutObject", "acs:oss:oss-r:1:b/u/a.txt"),
-                expected,
-                "{text}"
-            );
+        let allows = |statement: &str, name: &str| {
+            let policy = statements(statement).unwrap();
+            policy.allows("oss:PutObject", &format!("acs:oss:oss-r:1:{name}"))
+        };
+        let put = r#""oss:PutObject""#;
+        for (action, resource, expected) in [
+            (put, "acs:oss:*:*:b/u/*", true),
+            (put, "acs:oss:*:*:b/u/?.txt", true),
+            (put, "acs:oss:oss-r:1:b/u/a.txt", true),
+            (r#""oss:GetObject","oss:Put*""#, "*", true),
+            (r#""*""#, "acs:*:*:*:*", true),
+            (put, "acs:oss:*:*:b/v/*", false),
+            (put, "acs:oss:*:*:b", false),
+            (put, "acs:oss:*:*:b/u/?", false),
+            (put, "acs:oss:*:2:b/*", false),
+            (r#""oss:putobject""#, "*", false),
+            (r#""oss:GetObject""#, "*", false),
+            (r#""*""#, "acs:ram:*:*:*", false),
+        ] {
+            let statement = one(action, resource);
+            assert_eq!(allows(&statement, "b/u/a.txt"), expected, "{statement}");
         }
         let deny = one(put, "acs:oss:*:*:b/u/*").replace("Allow", "Deny");
-        let policy = statements(&format!("{deny},{}", one(put, "*"))).unwrap();
-        assert!(policy.allows("oss:PutObject", "acs:oss:oss-r:1:b/v/a"));
-        assert!(!policy.allows("oss:PutObject", "acs:oss:oss-r:1:b/u/a"));
+        let both = format!("{deny},{}", one(put, "*"));
+        assert!(allows(&both, "b/v/a") && !allows(&both, "b/u/a"));
         // A key with colons is one part of the resource.
-        let policy = statements(&one(put, "acs:oss:*:*:b/u/*")).unwrap();
-        assert!(policy.allows("oss:PutObject", "acs:oss:oss-r:1:b/u/a:b"));
-        assert!(!policy.allows("oss:PutObject", "acs:oss:oss-r:1:c/d:b/u/a"));
+        let all = one(put, "acs:oss:*:*:b/u/*");
+        assert!(allows(&all, "b/u/a:b") && !allows(&all, "c/d:b/u/a"));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::net::TcpStream;
 use serde_json::json;
 
 use crate::credentials::{self, AccessKey, Source};
-use crate::digest::percent_decode;
-use crate::http::{self, Body, Head, Reply};
+use crate::error::OssError;
+use crate::http::{Body, Head, Reply};
 use crate::session::SessionPolicy;
 use crate::{CredentialFault, Shared, sign, time};
 
@@ -32,81 +32,51 @@ const COMMON: [&str; 8] = [
     "Signature",
 ];
 
-struct StsError {
-    status: u16,
-    code: String,
-    message: String,
+fn parameter(name: &str, message: impl Into<String>) -> OssError {
+    OssError::new(400, &format!("InvalidParameter.{name}"), message)
 }
 
-impl StsError {
-    fn new(status: u16, code: impl Into<String>, message: impl Into<String>) -> StsError {
-        StsError { status, code: code.into(), message: message.into() }
-    }
-
-    fn parameter(name: &str, message: &str) -> StsError {
-        StsError::new(400, format!("InvalidParameter.{name}"), message)
-    }
+fn unknown_api() -> OssError {
+    let message = "Specified api is not found, please check your url and method.";
+    OssError::new(404, "InvalidAction.NotFound", message)
 }
 
-pub fn connection(shared: &Shared, stream: &TcpStream) -> io::Result<()> {
-    while let Some(head) = http::read_head(stream)? {
-        shared.record(|state| state.credential_requests += 1);
-        let fault = shared.faults().sts.clone();
-        if !shared.answers_in_time(&fault) {
-            return Ok(());
-        }
-        http::invite_body(stream, &head)?;
-        // Without a length nobody knows where the next request begins.
-        let length = head.content_length().map(|length| length.unwrap_or(0));
-        let length = length.ok().filter(|length| *length <= MAX_BODY_BYTES);
-        let length = length.filter(|_| head.header("transfer-encoding").is_none());
-        let result = if let Some(length) = length {
-            let mut body = Vec::new();
-            Body::new(stream, length).read_to_end(&mut body)?;
-            if (body.len() as u64) < length {
-                return Ok(());
-            }
-            answer(shared, &fault, &head, &body)
-        } else {
-            Err(StsError::new(411, "MissingContentLength", "A short body with a length is needed."))
-        };
-        let close = head.close || length.is_none();
-        let reply = result.unwrap_or_else(|error| error_reply(shared, &error));
-        reply.write(stream, close, head.method == "HEAD")?;
-        if close {
-            break;
-        }
+pub fn answer(shared: &Shared, stream: &TcpStream, head: &Head) -> io::Result<Option<Reply>> {
+    let Some(fault) = shared.credential_fault(|faults| &faults.sts) else { return Ok(None) };
+    let length = head.header("content-length").unwrap_or("0").parse::<u64>();
+    let length = length.ok().filter(|length| *length <= MAX_BODY_BYTES);
+    let length = length.filter(|_| head.header("transfer-encoding").is_none());
+    let Some(length) = length else {
+        let message = "A short body with a length is needed.";
+        let error = OssError::new(411, "MissingContentLength", message);
+        return Ok(Some(Reply { close: true, ..error_reply(shared, &error) }));
+    };
+    let mut body = Vec::new();
+    Body::new(stream, head)?.read_to_end(&mut body)?;
+    if (body.len() as u64) < length {
+        return Ok(None);
     }
-    Ok(())
-}
-
-fn answer(
-    shared: &Shared,
-    fault: &CredentialFault,
-    head: &Head,
-    body: &[u8],
-) -> Result<Reply, StsError> {
-    match fault {
+    let result = match fault {
         CredentialFault::Status(status, code) => {
-            return Err(StsError::new(*status, code, "Broken on purpose."));
+            Err(OssError::new(status, &code, "Broken on purpose."))
         }
-        CredentialFault::Body(text) => return Ok(Reply::new(200).body(JSON, text.clone())),
-        _ => {}
-    }
-    let params = params(head, body)?;
-    assume_role(shared, &head.method, params, *fault == CredentialFault::Expired)
+        CredentialFault::Body(text) => Ok(Reply::new(200).body(JSON, text)),
+        fault => params(head, &body).and_then(|params| {
+            assume_role(shared, &head.method, params, fault == CredentialFault::Expired)
+        }),
+    };
+    Ok(Some(result.unwrap_or_else(|error| error_reply(shared, &error))))
 }
 
 const JSON: &str = "application/json;charset=utf-8";
 
 /// Of the query, and of the form that a POST brings.
-fn params(head: &Head, body: &[u8]) -> Result<Vec<(String, String)>, StsError> {
+fn params(head: &Head, body: &[u8]) -> Result<Vec<(String, String)>, OssError> {
     let (path, query) = head.target.split_once('?').unwrap_or((&head.target, ""));
     if path != "/" {
-        let message = "Specified api is not found, please check your url and method.";
-        return Err(StsError::new(404, "InvalidAction.NotFound", message));
+        return Err(unknown_api());
     }
-    let mut params = decode(query.as_bytes());
+    let mut params: Vec<_> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     match head.method.as_str() {
         "GET" => {}
         "POST" => {
@@ -115,38 +85,27 @@ fn params(head: &Head, body: &[u8]) -> Result<Vec<(String, String)>, StsError> {
             if !body.is_empty() && kind != "application/x-www-form-urlencoded" {
                 let message = "The ContentType request header must be either \"application/json\" \
                                or \"application/x-www-form-urlencoded\".";
-                return Err(StsError::parameter("ContentType", message));
+                return Err(parameter("ContentType", message));
             }
-            params.extend(decode(body));
+            params.extend(form_urlencoded::parse(body).into_owned());
         }
         _ => {
             let message = "This http method is not supported.";
-            return Err(StsError::new(400, "UnsupportedHTTPMethod", message));
+            return Err(OssError::new(400, "UnsupportedHTTPMethod", message));
         }
     }
     for (at, (name, _)) in params.iter().enumerate() {
         if params[..at].iter().any(|(known, _)| known == name) {
             // Which of the two would count is not documented: no test shall depend on it.
-            return Err(StsError::new(400, "InvalidParameter", format!("{name} is given twice.")));
+            return Err(OssError::new(400, "InvalidParameter", format!("{name} is given twice.")));
         }
     }
     Ok(params)
 }
 
-/// `application/x-www-form-urlencoded`
-fn decode(text: &[u8]) -> Vec<(String, String)> {
-    let plain = |text: &[u8]| {
-        let blanks: Vec<u8> =
-            text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
-        String::from_utf8_lossy(&percent_decode(&blanks)).into_owned()
-    };
-    let pairs = text.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| {
-            let at = memchr::memchr(b'=', pair).unwrap_or(pair.len());
-            (plain(&pair[..at]), plain(pair.get(at + 1..).unwrap_or(b"")))
-        })
-        .collect()
+fn value<'a>(params: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    let mut params = params.iter();
+    params.find(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
 
 fn assume_role(
@@ -154,14 +113,10 @@ fn assume_role(
     method: &str,
     params: Vec<(String, String)>,
     expired: bool,
-) -> Result<Reply, StsError> {
-    let value = |name: &str| {
-        let mut params = params.iter();
-        params.find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    };
+) -> Result<Reply, OssError> {
+    let value = |name: &str| value(&params, name);
     let key = caller(shared, method, &params)?;
-    let wrong =
-        |name: &str| StsError::parameter(name, &format!("The parameter {name} is wrongly formed."));
+    let wrong = |name| parameter(name, format!("The parameter {name} is wrongly formed."));
     let role_arn = &shared.options.role_arn;
     let arn = value("RoleArn").ok_or_else(|| wrong("RoleArn"))?;
     let account = account(arn).ok_or_else(|| wrong("RoleArn"))?;
@@ -174,28 +129,28 @@ fn assume_role(
     let range = 900..=shared.options.max_session_seconds;
     let Some(seconds) = seconds.filter(|seconds| range.contains(seconds)) else {
         let message = "The Min/Max value of DurationSeconds is 15min/1hr.";
-        return Err(StsError::parameter("DurationSeconds", message));
+        return Err(parameter("DurationSeconds", message));
     };
     let policy = value("Policy").map(str::to_string);
     if let Some(policy) = &policy {
         if policy.len() > MAX_POLICY_BYTES {
             let message =
                 format!("The size of Policy must be smaller than {MAX_POLICY_BYTES} bytes.");
-            return Err(StsError::parameter("PolicySize", &message));
+            return Err(parameter("PolicySize", message));
         }
         if SessionPolicy::parse(policy).is_none() {
             let message = "The parameter Policy has not passed grammar check.";
-            return Err(StsError::parameter("PolicyGrammar", message));
+            return Err(parameter("PolicyGrammar", message));
         }
     }
     let own = role_arn.starts_with(&format!("acs:ram::{account}:"));
     if own && arn != role_arn {
         let message = "The specified Role not exists .";
-        return Err(StsError::new(404, "EntityNotExist.Role", message));
+        return Err(OssError::new(404, "EntityNotExist.Role", message));
     }
     if !own || !key.allows("sts:AssumeRole", role_arn) {
         let message = "You are not authorized to do this action. You should be authorized by RAM.";
-        return Err(StsError::new(403, "NoPermission", message));
+        return Err(OssError::new(403, "NoPermission", message));
     }
     let user = json!({
         "AssumedRoleId": format!("300000000000000001:{session}"),
@@ -227,59 +182,51 @@ fn caller(
     shared: &Shared,
     method: &str,
     params: &[(String, String)],
-) -> Result<AccessKey, StsError> {
-    let value = |name: &str| {
-        params.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.as_str())
-    };
+) -> Result<AccessKey, OssError> {
+    let value = |name: &str| value(params, name).unwrap_or("");
+    let refused = |code: &str, message: &str| Err(OssError::new(400, code, message));
     // The real one answers XML where no format is given, which nothing here reads.
     if !value("Format").eq_ignore_ascii_case("json") {
         let message = "Specified parameter Format is not valid, this one answers in JSON only.";
-        return Err(StsError::parameter("Format", message));
+        return Err(parameter("Format", message));
     }
     let mandatory = |name: &str| {
-        let message = format!("{name} is mandatory for this action.");
-        StsError::new(400, format!("Missing{name}"), message)
+        refused(&format!("Missing{name}"), &format!("{name} is mandatory for this action."))
     };
     if let Some(name) = COMMON.into_iter().find(|name| value(name).is_empty()) {
-        return Err(mandatory(name));
+        return mandatory(name);
     }
     let fixed =
         [("Version", "2015-04-01"), ("SignatureMethod", "HMAC-SHA1"), ("SignatureVersion", "1.0")];
     if let Some((name, _)) = fixed.into_iter().find(|(name, known)| value(name) != *known) {
         let message = format!("Specified parameter {name} is not valid.");
-        return Err(StsError::new(400, format!("Invalid{name}"), message));
+        return refused(&format!("Invalid{name}"), &message);
     }
     if value("Action") != "AssumeRole" {
-        let message = "Specified api is not found, please check your url and method.";
-        return Err(StsError::new(404, "InvalidAction.NotFound", message));
+        return Err(unknown_api());
     }
     let stamp = value("Timestamp");
-    let stamp = time::parse_extended(stamp).filter(|_| stamp.len() == 20).ok_or_else(|| {
+    let Some(stamp) = time::parse_extended(stamp).filter(|_| stamp.len() == 20) else {
         let message = "Specified time stamp or date value is not well formatted.";
-        StsError::new(400, "InvalidTimeStamp.Format", message)
-    })?;
+        return refused("InvalidTimeStamp.Format", message);
+    };
     let now = shared.now();
     if stamp.abs_diff(now) > SKEW {
         let message = "Specified time stamp or date value is expired.";
-        return Err(StsError::new(400, "InvalidTimeStamp.Expired", message));
+        return refused("InvalidTimeStamp.Expired", message);
     }
-    let issued = shared.state().issued.clone();
-    let key = AccessKey::find(value("AccessKeyId"), &shared.options, &issued);
-    let key = key.ok_or_else(|| {
-        let message = "Specified access key is not found.";
-        StsError::new(404, "InvalidAccessKeyId.NotFound", message)
-    })?;
-    let token = |code: &str, message: &str| {
-        StsError::new(400, format!("InvalidSecurityToken.{code}"), message)
-    };
+    let key = AccessKey::find(shared, value("AccessKeyId"));
+    let missing = "Specified access key is not found.";
+    let key = key.ok_or(OssError::new(404, "InvalidAccessKeyId.NotFound", missing))?;
     match (key.token.as_deref().unwrap_or(""), value("SecurityToken")) {
-        (own, "") if !own.is_empty() => return Err(mandatory("SecurityToken")),
+        (own, "") if !own.is_empty() => return mandatory("SecurityToken"),
         (own, given) if own != given => {
             let message = "Specified SecurityToken is not matched with the AccessKey.";
-            return Err(token("MismatchWithAccessKey", message));
+            return refused("InvalidSecurityToken.MismatchWithAccessKey", message);
         }
         _ if key.expired(now) => {
-            return Err(token("Expired", "Specified SecurityToken is expired."));
+            let message = "Specified SecurityToken is expired.";
+            return refused("InvalidSecurityToken.Expired", message);
         }
         _ => {}
     }
@@ -289,18 +236,18 @@ fn caller(
             "Specified signature is not matched with our calculation. \
              server string to sign is:{text}"
         );
-        return Err(StsError::new(400, "SignatureDoesNotMatch", message));
+        return refused("SignatureDoesNotMatch", &message);
     }
     // Only now: nobody else can use up the nonce of a caller.
     if !shared.state().nonces.insert(value("SignatureNonce").to_string()) {
         let message = "Specified signature nonce was used already.";
-        return Err(StsError::new(400, "SignatureNonceUsed", message));
+        return refused("SignatureNonceUsed", message);
     }
     Ok(key)
 }
 
-fn error_reply(shared: &Shared, error: &StsError) -> Reply {
-    let StsError { status, code, message } = error;
+fn error_reply(shared: &Shared, error: &OssError) -> Reply {
+    let OssError { status, code, message, .. } = error;
     shared.say(format_args!("sts refused: {status} {code}"));
     let id = credentials::guid();
     let recommend =
