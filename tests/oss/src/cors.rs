@@ -108,22 +108,18 @@ mod tests {
 
     #[test]
     fn one_star_stands_for_anything() {
-        for (pattern, text) in [
-            ("*", "null"),
-            ("https://*.example.com", "https://a.b.example.com"),
-            ("x-oss-*", "x-oss-"),
-            ("a", "a"),
+        for (pattern, text, fits) in [
+            ("*", "null", true),
+            ("https://*.example.com", "https://a.b.example.com", true),
+            ("x-oss-*", "x-oss-", true),
+            ("a", "a", true),
+            ("https://*.example.com", "https://example.com", false),
+            ("https://*.example.com", "http://a.example.com", false),
+            ("aa*aa", "aaa", false),
+            ("a", "ab", false),
+            ("", "a", false),
         ] {
-            assert!(matches(pattern, text), "{pattern} {text}");
-        }
-        for (pattern, text) in [
-            ("https://*.example.com", "https://example.com"),
-            ("https://*.example.com", "http://a.example.com"),
-            ("aa*aa", "aaa"),
-            ("a", "ab"),
-            ("", "a"),
-        ] {
-            assert!(!matches(pattern, text), "{pattern} {text}");
+            assert_eq!(matches(pattern, text), fits, "{pattern} {text}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! multipart/form-data, read as a stream: RFC 7578 and the "multipart form data encoding" section
 //! of the HTML standard, which says how browsers write names.
 
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
 
 use memchr::memmem;
@@ -11,16 +11,9 @@ pub const MAX_FIELDS_BYTES: usize = 8 << 20;
 const MAX_PART_HEAD_BYTES: usize = 16 << 10;
 const CHUNK_BYTES: usize = 64 << 10;
 
-#[derive(Debug)]
-pub enum FormError {
-    Io(io::Error),
-    Malformed(&'static str),
-}
-
-impl From<io::Error> for FormError {
-    fn from(error: io::Error) -> FormError {
-        FormError::Io(error)
-    }
+/// The form is not well-formed: `InvalidData`, which no socket gives.
+pub fn malformed(why: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, why)
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +25,7 @@ pub struct PartHead {
 
 /// The boundary of a `multipart/form-data` Content-Type; `None` where the type is another one,
 /// `Some(None)` where the boundary is missing.
-pub fn boundary(content_type: &str) -> Option<Option<String>> {
+pub fn boundary(content_type: &str) -> Option<Option<&str>> {
     let (kind, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
     if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
         return None;
@@ -42,125 +35,112 @@ pub fn boundary(content_type: &str) -> Option<Option<String>> {
         name.trim().eq_ignore_ascii_case("boundary").then(|| value.trim().trim_matches('"'))
     });
     // RFC 2046, 5.1.1: 1 to 70 characters.
-    Some(boundary.filter(|b| (1..=70).contains(&b.len())).map(str::to_string))
+    Some(boundary.filter(|boundary| (1..=70).contains(&boundary.len())))
 }
 
 pub struct Parser<R> {
     source: R,
     /// `\r\n--` and the boundary
     delimiter: Vec<u8>,
-    finder: memmem::Finder<'static>,
-    buffer: Vec<u8>,
-    /// what of the buffer was read from the source and not yet handed out
-    unread: Range<usize>,
-    begun: bool,
+    /// All that was read so far.
+    pub bytes: Vec<u8>,
+    /// How much of it is parsed.
+    at: usize,
     ended: bool,
 }
 
 impl<R: Read> Parser<R> {
     pub fn new(source: R, boundary: &str) -> Parser<R> {
         let delimiter = format!("\r\n--{boundary}").into_bytes();
-        let finder = memmem::Finder::new(&delimiter).into_owned();
         // With this the first delimiter, which has no line before it, looks like all the others.
-        let mut buffer = vec![0; MAX_PART_HEAD_BYTES + CHUNK_BYTES];
-        buffer[..2].copy_from_slice(b"\r\n");
-        Parser { source, delimiter, finder, buffer, unread: 0..2, begun: false, ended: false }
+        Parser { source, delimiter, bytes: b"\r\n".to_vec(), at: 0, ended: false }
     }
 
     /// Skips to the next part and reads its headers; `None` behind the closing delimiter.
-    pub fn next_part(&mut self) -> Result<Option<PartHead>, FormError> {
-        if !self.begun {
-            self.begun = true;
-            self.read_content(|_| {})?; // the preamble
+    pub fn next_part(&mut self) -> io::Result<Option<PartHead>> {
+        if self.at == 0 {
+            self.content()?; // the preamble
         }
         if self.ended {
             return Ok(None);
         }
-        let head = loop {
-            let unread = &self.buffer[self.unread.clone()];
-            if unread.starts_with(b"\r\n") {
-                return Err(FormError::Malformed("a part without headers"));
-            }
-            if let Some(end) = memmem::find(unread, b"\r\n\r\n") {
-                let head = unread[..end].to_vec();
-                self.unread.start += end + 4;
-                break head;
-            }
-            if unread.len() >= MAX_PART_HEAD_BYTES {
-                return Err(FormError::Malformed("the headers of a part are too long"));
-            }
-            self.fill_or("the form ends within the headers of a part")?;
-        };
-        part_head(&head).map(Some)
+        let within = "the form ends within the headers of a part";
+        // Starts within the line end of the delimiter, so that a part without headers ends here.
+        self.at -= 2;
+        let head = self.until(b"\r\n\r\n", MAX_PART_HEAD_BYTES, within)?;
+        part_head(self.bytes.get(head.start + 2..head.end).unwrap_or(b"")).map(Some)
     }
 
-    /// Hands the content of the current part to `sink` and steps over the delimiter behind it.
-    pub fn read_content(&mut self, mut sink: impl FnMut(&[u8])) -> Result<(), FormError> {
+    /// Steps over the content of the current part and the delimiter behind it; where the content
+    /// is.
+    pub fn content(&mut self) -> io::Result<Range<usize>> {
+        let (start, delimiter) = (self.at, self.delimiter.clone());
         loop {
-            let unread = &self.buffer[self.unread.clone()];
-            let Some(at) = self.finder.find(unread) else {
-                // A delimiter may have begun: its possible first bytes stay for the next round.
-                let done = unread.len().saturating_sub(self.delimiter.len() - 1);
-                sink(&unread[..done]);
-                self.unread.start += done;
-                self.fill_or("the form ends before its closing boundary")?;
-                continue;
-            };
-            let after = at + self.delimiter.len();
-            if unread.len() < after + 2 {
-                sink(&unread[..at]);
-                self.unread.start += at;
-                self.fill_or("the form ends within a boundary")?;
-                continue;
+            let before =
+                self.until(&delimiter, usize::MAX, "the form ends before its closing boundary")?;
+            while self.bytes.len() < self.at + 2 {
+                self.fill("the form ends within a boundary")?;
             }
-            sink(&unread[..at]);
-            match &unread[after..after + 2] {
-                b"--" => {
-                    self.unread.start += after + 2;
-                    self.ended = true;
-                    return Ok(());
-                }
-                b"\r\n" => {
-                    self.unread.start += after + 2;
-                    return Ok(());
-                }
+            match &self.bytes[self.at..self.at + 2] {
+                b"--" => self.ended = true,
+                b"\r\n" => {}
                 // Not the boundary but a longer text that begins like it: part of the content.
-                _ => {
-                    sink(&unread[at..after]);
-                    self.unread.start += after;
-                }
+                _ => continue,
             }
+            self.at += 2;
+            return Ok(start..before.end);
         }
     }
 
-    fn fill_or(&mut self, message: &'static str) -> Result<(), FormError> {
-        self.buffer.copy_within(self.unread.clone(), 0);
-        self.unread = 0..self.unread.len();
-        let read = self.source.read(&mut self.buffer[self.unread.end..])?;
-        self.unread.end += read;
-        if read == 0 { Err(FormError::Malformed(message)) } else { Ok(()) }
+    /// How much of the content of the current part has come.
+    pub fn arrived(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
+    /// Steps over `wanted`; where the text before it is.
+    fn until(&mut self, wanted: &[u8], most: usize, why: &str) -> io::Result<Range<usize>> {
+        let start = self.at;
+        let mut from = start;
+        loop {
+            if let Some(found) = memmem::find(&self.bytes[from..], wanted) {
+                self.at = from + found + wanted.len();
+                return Ok(start..from + found);
+            }
+            if self.bytes.len() - start > most {
+                return Err(malformed("the headers of a part are too long"));
+            }
+            // Its first bytes may have come.
+            from = start.max(self.bytes.len().saturating_sub(wanted.len() - 1));
+            self.fill(why)?;
+        }
+    }
+
+    fn fill(&mut self, why: &str) -> io::Result<()> {
+        let end = self.bytes.len();
+        self.bytes.resize(end + CHUNK_BYTES, 0);
+        let read = self.source.read(&mut self.bytes[end..]);
+        self.bytes.truncate(end + read.as_ref().unwrap_or(&0));
+        if read? == 0 { Err(malformed(why)) } else { Ok(()) }
     }
 }
 
-fn part_head(head: &[u8]) -> Result<PartHead, FormError> {
-    let head =
-        std::str::from_utf8(head).map_err(|_| FormError::Malformed("headers not in UTF-8"))?;
-    let mut part = PartHead::default();
-    let mut named = false;
+fn part_head(head: &[u8]) -> io::Result<PartHead> {
+    let head = std::str::from_utf8(head).map_err(|_| malformed("headers not in UTF-8"))?;
+    let mut part = None;
+    let mut content_type = None;
     for line in head.split("\r\n") {
-        let (name, value) = line.split_once(':').ok_or(FormError::Malformed("no header line"))?;
+        let (name, value) = line.split_once(':').ok_or(malformed("no header line"))?;
         if name.eq_ignore_ascii_case("content-type") {
-            part.content_type = Some(value.trim().to_string());
+            content_type = Some(value.trim().to_string());
         } else if name.eq_ignore_ascii_case("content-disposition") {
             let parameters = value.trim().strip_prefix("form-data");
-            let parameters = parameters.ok_or(FormError::Malformed("not form-data"))?;
-            let name = parameter(parameters, "name");
-            part.name = name.ok_or(FormError::Malformed("a part without a name"))?;
-            part.filename = parameter(parameters, "filename");
-            named = true;
+            let parameters = parameters.ok_or(malformed("not form-data"))?;
+            let name = parameter(parameters, "name").ok_or(malformed("a part without a name"))?;
+            part = Some((name, parameter(parameters, "filename")));
         }
     }
-    if named { Ok(part) } else { Err(FormError::Malformed("a part without content-disposition")) }
+    let (name, filename) = part.ok_or(malformed("a part without content-disposition"))?;
+    Ok(PartHead { name, filename, content_type })
 }
 
 /// `; name="value"`, where browsers write `"`, CR and LF in a value as %22, %0D and %0A, and
@@ -201,36 +181,29 @@ mod tests {
 
     type Parts = Vec<(PartHead, Vec<u8>)>;
 
-    fn parse(body: &[u8], boundary: &str, step: usize) -> Result<Parts, FormError> {
+    fn parse(body: &[u8], boundary: &str, step: usize) -> io::Result<Parts> {
         let mut parser = Parser::new(Drip(body, step), boundary);
         let mut parts = Vec::new();
         while let Some(head) = parser.next_part()? {
-            let mut content = Vec::new();
-            parser.read_content(|bytes| content.extend_from_slice(bytes))?;
-            parts.push((head, content));
+            let content = parser.content()?;
+            parts.push((head, parser.bytes[content].to_vec()));
         }
         Ok(parts)
     }
 
     fn head(name: &str, filename: Option<&str>, content_type: Option<&str>) -> PartHead {
-        let own = |text: &str| text.to_string();
-        PartHead {
-            name: own(name),
-            filename: filename.map(own),
-            content_type: content_type.map(own),
-        }
+        let own = |text: Option<&str>| text.map(str::to_string);
+        let (filename, content_type) = (own(filename), own(content_type));
+        PartHead { name: name.to_string(), filename, content_type }
     }
 
     #[test]
     fn parts_come_out_whole_however_the_bytes_arrive() {
         let content = b"\r\n--Xno\r\n-\r\n--\r\n\r\n--X \x00\xff--X\r\n--Y--\r\n";
-        let mut body = b"--X\r\nContent-Disposition: form-data; name=\"key\"\r\n\r\n\r\n".to_vec();
-        body.extend(
-            b"--X\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.png\"\r\n",
-        );
-        body.extend(b"Content-Type: image/png\r\n\r\n");
-        body.extend(content);
-        body.extend(b"\r\n--X--\r\nepilogue");
+        let start = "--X\r\nContent-Disposition: form-data; name=\"key\"\r\n\r\n\r\n\
+                     --X\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.png\"\r\n\
+                     Content-Type: image/png\r\n\r\n";
+        let body = [start.as_bytes(), content, b"\r\n--X--\r\nepilogue"].concat();
         for step in 1..=body.len() {
             let parts = parse(&body, "X", step).unwrap();
             assert_eq!(parts[0], (head("key", None, None), vec![]), "step {step}");
@@ -242,11 +215,9 @@ mod tests {
 
     #[test]
     fn a_file_longer_than_the_buffer() {
-        let content: Vec<u8> =
-            (0..300_000u32).map(|n| b"\r\n-X"[n as usize * n as usize % 4]).collect();
-        let mut body = b"pre\r\n--XX\r\ncontent-disposition: form-data; name=f\r\n\r\n".to_vec();
-        body.extend(&content);
-        body.extend(b"\r\n--XX--");
+        let content: Vec<u8> = (0..300_000usize).map(|n| b"\r\n-X"[n * n % 4]).collect();
+        let start = b"pre\r\n--XX\r\ncontent-disposition: form-data; name=f\r\n\r\n";
+        let body = [start, &content[..], b"\r\n--XX--"].concat();
         for step in [1, 7, 4096, 1 << 20] {
             let parts = parse(&body, "XX", step).unwrap();
             assert!(parts[0].1 == content, "step {step}");
@@ -280,7 +251,8 @@ mod tests {
         ] {
             for step in [1, 10_000] {
                 let result = parse(body.as_bytes(), "X", step);
-                assert!(matches!(result, Err(FormError::Malformed(_))), "{body}: {result:?}");
+                let kind = result.as_ref().err().map(io::Error::kind);
+                assert_eq!(kind, Some(ErrorKind::InvalidData), "{body}: {result:?}");
             }
         }
     }
@@ -303,16 +275,17 @@ mod tests {
 
     #[test]
     fn boundaries() {
-        let some = |text: &str| Some(Some(text.to_string()));
-        assert_eq!(boundary("multipart/form-data; boundary=abc"), some("abc"));
-        assert_eq!(boundary("Multipart/Form-Data;charset=x; Boundary=\"a b\""), some("a b"));
-        assert_eq!(boundary("multipart/form-data"), Some(None));
-        assert_eq!(boundary("multipart/form-data; boundary="), Some(None));
-        assert_eq!(
-            boundary(&format!("multipart/form-data; boundary={}", "a".repeat(71))),
-            Some(None)
-        );
-        assert_eq!(boundary("application/x-www-form-urlencoded"), None);
-        assert_eq!(boundary(""), None);
+        let long = format!("multipart/form-data; boundary={}", "a".repeat(71));
+        for (text, expected) in [
+            ("multipart/form-data; boundary=abc", Some(Some("abc"))),
+            ("Multipart/Form-Data;charset=x; Boundary=\"a b\"", Some(Some("a b"))),
+            ("multipart/form-data", Some(None)),
+            ("multipart/form-data; boundary=", Some(None)),
+            (&long, Some(None)),
+            ("application/x-www-form-urlencoded", None),
+            ("", None),
+        ] {
+            assert_eq!(boundary(text), expected, "{text}");
+        }
     }
 }

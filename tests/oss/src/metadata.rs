@@ -23,26 +23,18 @@ const LIFE_SECONDS: u64 = 6 * 3600;
 pub fn answer(shared: &Shared, stream: &TcpStream, head: &Head) -> io::Result<Option<Reply>> {
     let Some(fault) = shared.credential_fault(|faults| &faults.metadata) else { return Ok(None) };
     Body::new(stream, head)?.drain()?;
-    let reply = credential(shared, &fault, head).unwrap_or_else(|(status, why)| {
-        shared.say(format_args!("metadata refused: {status} {why}"));
-        text(status, format!("{why}\n"))
-    });
-    Ok(Some(reply))
-}
-
-fn text(status: u16, text: String) -> Reply {
-    Reply::new(status).body("text/plain", text)
+    let (status, text) = credential(shared, fault, head);
+    if status != 200 {
+        shared.say(format_args!("metadata refused: {status} {text}"));
+    }
+    Ok(Some(Reply::new(status).body("text/plain", text)))
 }
 
 /// An error is a status and a few words.
-fn credential(
-    shared: &Shared,
-    fault: &CredentialFault,
-    head: &Head,
-) -> Result<Reply, (u16, String)> {
-    let refused = |status: u16, why: &str| Err((status, why.to_string()));
+fn credential(shared: &Shared, fault: CredentialFault, head: &Head) -> (u16, String) {
+    let refused = |status, why: &str| (status, format!("{why}\n"));
     if let CredentialFault::Status(status, code) = fault {
-        return refused(*status, code);
+        return refused(status, &code);
     }
     let now = shared.now();
     let token = head.target == TOKEN_PATH;
@@ -56,7 +48,7 @@ fn credential(
         };
         let token = digest::base64(&credentials::random(40));
         shared.state().metadata_tokens.push((token.clone(), now + ttl));
-        return Ok(text(200, token));
+        return (200, token);
     }
     let given = head.header(TOKEN_HEADER).unwrap_or("");
     let known = |(token, expire): &(String, u64)| token == given && now < *expire;
@@ -65,14 +57,14 @@ fn credential(
     }
     let role = &shared.options.ecs_role;
     match head.target.strip_prefix(ROLES_PATH) {
-        Some("" | "/") => return Ok(text(200, role.clone())),
+        Some("" | "/") => return (200, role.clone()),
         Some(path) if path.strip_prefix('/') == Some(role) => {}
         _ => return refused(404, "not found"),
     }
     if let CredentialFault::Body(garbage) = fault {
-        return Ok(text(200, garbage.clone()));
+        return (200, garbage);
     }
-    let expired = *fault == CredentialFault::Expired;
+    let expired = fault == CredentialFault::Expired;
     let issued = credentials::issue(shared, Source::Ecs, None, Vec::new(), LIFE_SECONDS, expired);
     let answer = json!({
         "AccessKeyId": issued.access_key_id,
@@ -82,5 +74,5 @@ fn credential(
         "LastUpdated": time::extended(now),
         "Code": "Success",
     });
-    Ok(text(200, answer.to_string()))
+    (200, answer.to_string())
 }

@@ -1,7 +1,8 @@
 //! PostObject from the first field to the answer. Document: "PostObject".
 
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
+use std::ops::Range;
 
 use serde_json::Value;
 
@@ -9,7 +10,7 @@ use crate::access::{self, Signer};
 use crate::callback::{Callback, Variables};
 use crate::digest::{self, base64, percent_encode_path};
 use crate::error::{OssError, escape};
-use crate::form::{self, FormError, Parser};
+use crate::form::{self, Parser};
 use crate::http::{Body, Head, Reply, header};
 use crate::policy::{Fields, Policy};
 use crate::server::error_reply;
@@ -30,17 +31,14 @@ impl From<OssError> for Stop {
     }
 }
 
-impl From<FormError> for Stop {
-    fn from(error: FormError) -> Stop {
-        match error {
-            FormError::Io(error) => Stop::Io(error),
-            FormError::Malformed(why) => {
-                let message = format!(
-                    "The body of your POST request is not well-formed multipart/form-data: {why}."
-                );
-                Stop::Oss(OssError::new(400, "MalformedPOSTRequest", message).ec("0006-00000104"))
-            }
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Stop {
+        if error.kind() != ErrorKind::InvalidData {
+            return Stop::Io(error);
         }
+        let message = "The body of your POST request is not well-formed multipart/form-data";
+        let message = format!("{message}: {error}.");
+        Stop::Oss(OssError::new(400, "MalformedPOSTRequest", message).ec("0006-00000104"))
     }
 }
 
@@ -63,7 +61,7 @@ pub fn post_object(
         PostFault::Reset(bytes) => body.stop_after(bytes, |stream| {
             // Closing a socket with something unread resets it: wait until something is there.
             stream.peek(&mut [0])?;
-            Err(io::ErrorKind::ConnectionReset.into())
+            Err(ErrorKind::ConnectionReset.into())
         }),
         PostFault::Stall(bytes, limit) => body.stop_after(bytes, move |_| {
             shared.hold(limit);
@@ -124,8 +122,8 @@ fn receive(
     let message = "Bucket POST must be of the enclosure-type multipart/form-data.";
     let boundary = form::boundary(head.header("content-type").unwrap_or(""));
     let boundary = boundary.ok_or(OssError::new(400, "RequestIsNotMultiPartContent", message))?;
-    let boundary = boundary.ok_or(FormError::Malformed("no boundary in the content-type"))?;
-    let mut parser = Parser::new(body, &boundary);
+    let boundary = boundary.ok_or(form::malformed("no boundary in the content-type"))?;
+    let mut parser = Parser::new(body, boundary);
     read_fields(&mut parser, record)?;
     let fields = Fields(record.fields.clone());
     let (least, most) = permit(shared, &fields, record)?;
@@ -134,17 +132,13 @@ fn receive(
     if let (Some(callback), false) = (&callback, shared.options.private_callbacks) {
         names::check_callback(&callback.urls)?;
     }
-    let mut bytes = Vec::new();
-    let most = most.min(MAX_OBJECT_BYTES);
-    parser.read_content(|chunk| {
-        record.size += chunk.len() as u64;
-        if record.size <= most {
-            bytes.extend_from_slice(chunk);
-        } else {
-            bytes = Vec::new(); // refused already: only its size still counts
-        }
-    })?;
-    fits(record.size, least, most)?;
+    let content = parser.content();
+    record.size = content.as_ref().map_or(parser.arrived(), Range::len) as u64;
+    let content = content?;
+    fits(record.size, least, most.min(MAX_OBJECT_BYTES))?;
+    let mut bytes = parser.bytes;
+    bytes.truncate(content.end);
+    bytes.drain(..content.start);
     let types = [fields.get("content-type"), Some(&record.file_type)];
     let content_type = types.into_iter().flatten().find(|text| !text.is_empty());
     let mut object = Object::new(bytes, content_type.unwrap_or("application/octet-stream"));
@@ -163,27 +157,23 @@ fn receive(
 fn read_fields<R: Read>(parser: &mut Parser<R>, record: &mut PostRecord) -> Result<(), Stop> {
     let mut total = 0;
     loop {
-        let part = parser.next_part()?.ok_or(FormError::Malformed("no file"))?;
+        let part = parser.next_part()?.ok_or(form::malformed("no file"))?;
         if part.name.eq_ignore_ascii_case("file") {
             record.filename = part.filename.unwrap_or_default();
             record.file_type = part.content_type.unwrap_or_default();
             return Ok(());
         }
-        let mut value = Vec::new();
-        parser.read_content(|chunk| {
-            total += chunk.len();
-            if total <= form::MAX_FIELDS_BYTES {
-                value.extend_from_slice(chunk);
-            }
-        })?;
+        let value = parser.content()?;
+        total += value.len();
         if total > form::MAX_FIELDS_BYTES {
             let message = "Your POST request fields preceding the upload file were too large.";
             let error = OssError::new(400, "MaxPOSTPreDataLengthExceededError", message);
             return Err(error.ec("0006-00000112").into());
         }
-        let value = String::from_utf8(value).map_err(|_| match part.name.as_str() {
+        let value = String::from_utf8(parser.bytes[value].to_vec());
+        let value = value.map_err(|_| match part.name.as_str() {
             "key" => Stop::Oss(names::foreign_key()),
-            _ => FormError::Malformed("a field not in UTF-8").into(),
+            _ => form::malformed("a field not in UTF-8").into(),
         })?;
         let doubled = record.fields.iter().any(|(name, _)| name.eq_ignore_ascii_case(&part.name));
         record.fields.push((part.name.clone(), value));

@@ -336,17 +336,16 @@ fn the_metadata_service_wants_its_token() {
 }
 
 #[test]
-fn the_bucket_takes_what_was_issued() {
-    let standin = start(|_| {});
-    for issued in [assume("1").issued(&standin), ecs(&standin)] {
+fn the_bucket_takes_what_was_issued_and_the_token_of_the_start() {
+    let standin = start(|options| options.security_token = Some("token".to_string()));
+    let start = permanent("token");
+    for issued in [assume("1").by(&start).issued(&standin), ecs(&standin), start] {
         assert_eq!(Form::v4_by(&issued).post(&standin).status, 204);
         assert_eq!(Form::v1_by(&issued).post(&standin).status, 204);
         assert_eq!(read(&standin, "dir/a.txt", &issued).text(), "hello");
         assert_eq!(head(&standin, "dir/a.txt", &issued), 200);
-        let mut thief = issued.clone();
-        thief.access_key_secret = "other".to_string();
-        let mut other = issued.clone();
-        other.security_token = "other".to_string();
+        let thief = Issued { access_key_secret: "other".to_string(), ..issued.clone() };
+        let other = Issued { security_token: "other".to_string(), ..issued.clone() };
         for (by, code, ec, read_ec) in [
             (&thief, "SignatureDoesNotMatch", "0002-00000705", "0002-00000040"),
             (&other, "InvalidSecurityToken", "0002-00000006", "0002-00000006"),
@@ -355,35 +354,55 @@ fn the_bucket_takes_what_was_issued() {
             assert_eq!(Form::v1_by(by).post(&standin).error(), (403, code, ec));
             assert_eq!(read(&standin, "dir/a.txt", by).error(), (403, code, read_ec));
         }
-        let form = Form::v1_by(&issued).without("x-oss-security-token");
-        assert_eq!(form.post(&standin).error(), (403, "InvalidAccessKeyId", "0002-00000902"));
+        let none = Issued { security_token: String::new(), ..issued.clone() };
+        let unknown = (403, "InvalidAccessKeyId", "0002-00000902");
+        assert_eq!(Form::v4_by(&none).post(&standin).error(), unknown);
+        assert_eq!(Form::v1_by(&none).post(&standin).error(), unknown);
         // The token of a V4 form is a field like others: no condition, no upload.
-        let mut form = Form::v4_by(&issued);
-        form.conditions.retain(|condition| condition.get("x-oss-security-token").is_none());
-        assert_eq!(form.post(&standin).error(), (403, "AccessDenied", "0006-00000228"));
+        let form = Form::v4_by(&none).field("x-oss-security-token", &issued.security_token);
+        let got = form.post(&standin);
+        assert_eq!(got.error(), (403, "AccessDenied", "0006-00000228"));
+        let message = "Invalid according to Policy: Extra input fields: x-oss-security-token";
+        assert_eq!(got.element("Message"), message);
     }
-    // The credential of the start still holds, and another bucket does not know the new ones.
-    assert_eq!(Form::v4().post(&standin).status, 204);
+    // Another bucket does not know the new ones.
     let issued = standin.issued().pop().unwrap();
-    let got = Form::v4_by(&issued).post(&start(|_| {}));
+    let got = Form::v4_by(&issued).post(&super::start(|_| {}));
     assert_eq!(got.error(), (403, "InvalidAccessKeyId", "0002-00000902"));
 }
 
 #[test]
 fn what_was_issued_expires() {
-    let standin = start(|options| options.credential_seconds = Some(4));
-    let issued = assume("1").with("DurationSeconds", "3600").issued(&standin);
-    assert_eq!(issued.expire, NOW + 4);
-    standin.set_clock(Some(NOW + 3));
-    assert_eq!(Form::v4_by(&issued).post(&standin).status, 204);
-    standin.set_clock(Some(NOW + 4));
-    let expired = (403, "SecurityTokenExpired", "0002-00000007");
-    let got = Form::v4_by(&issued).post(&standin);
-    assert_eq!(got.error(), expired);
-    assert_eq!(got.element("Message"), "The security token you provided has expired.");
-    assert_eq!(Form::v1_by(&issued).post(&standin).error(), expired);
-    assert_eq!(read(&standin, "dir/a.txt", &issued).error(), expired);
-    assert_eq!(head(&standin, "dir/a.txt", &issued), 403);
+    let late = "2023-12-04T12:12:12Z";
+    for (seconds, asked, life) in [
+        (Some(4), Some("3600"), 4),
+        (None, Some("900"), 900),
+        (None, Some("7200"), 7200),
+        (None, None, 3600),
+    ] {
+        let standin = start(|options| {
+            options.credential_seconds = seconds;
+            options.max_session_seconds = 7200;
+        });
+        let mut request = assume("1");
+        set(&mut request.params, "DurationSeconds", asked);
+        let issued = request.issued(&standin);
+        assert_eq!(issued.expire, NOW + life);
+        standin.set_clock(Some(NOW + life - 1));
+        assert_eq!(Form::v4_by(&issued).until(late).post(&standin).status, 204, "{asked:?}");
+        standin.set_clock(Some(NOW + life));
+        let expired = (403, "SecurityTokenExpired", "0002-00000007");
+        let got = Form::v4_by(&issued).until(late).post(&standin);
+        assert_eq!(got.error(), expired, "{asked:?}");
+        assert_eq!(got.element("Message"), "The security token you provided has expired.");
+        assert_eq!(Form::v1_by(&issued).until(late).post(&standin).error(), expired);
+        if seconds.is_some() {
+            assert_eq!(read(&standin, "dir/a.txt", &issued).error(), expired);
+            assert_eq!(head(&standin, "dir/a.txt", &issued), 403);
+        }
+        let longer = assume("2").with("DurationSeconds", "7201").post(&standin);
+        assert_eq!(longer.status, 400);
+    }
 }
 
 #[test]
