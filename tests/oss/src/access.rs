@@ -17,16 +17,9 @@ const MAX_AGE: u64 = 7 * DAY;
 /// The only `x-oss-content-sha256` that is taken.
 const PAYLOAD: &str = "UNSIGNED-PAYLOAD";
 
-/// Who signed a form, and how.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Signer {
-    V1,
-    V4,
-}
-
 /// Checks the signature of a form over its field `policy`; what its key may do is left to the
-/// caller, who knows the object. Errors: `OssError`, 400 and 403.
-pub fn form(shared: &Shared, fields: &Fields) -> Result<(Signer, AccessKey), OssError> {
+/// caller, who knows the object. Whether it is a V4 signature, and the key.
+pub fn form(shared: &Shared, fields: &Fields) -> Result<(bool, AccessKey), OssError> {
     let now = shared.now();
     let version = fields.get("x-oss-signature-version");
     let v4 = version.is_some() || fields.get("x-oss-signature").is_some();
@@ -78,11 +71,11 @@ pub fn form(shared: &Shared, fields: &Fields) -> Result<(Signer, AccessKey), Oss
     if signature != expected {
         return Err(mismatch(&id, signature, policy).ec("0002-00000705"));
     }
-    Ok((if v4 { Signer::V4 } else { Signer::V1 }, key))
+    Ok((v4, key))
 }
 
 /// Checks the `Authorization` of a request that reads the object `key`, and whether its holder may
-/// read it. Errors: `OssError`, 400 and 403.
+/// read it.
 pub fn header(shared: &Shared, head: &Head, key: &str) -> Result<(), OssError> {
     let region = &shared.options.region;
     let authorization = head.header("authorization").ok_or_else(anonymous)?;

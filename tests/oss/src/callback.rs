@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::CallbackRecord;
 use crate::digest::{from_base64, percent_encode};
@@ -141,11 +141,9 @@ impl Url {
     }
 }
 
-/// What `${name}` in a template stands for: a text, a number, or null.
-pub type Variables = Map<String, Value>;
-
-/// The template with every `${name}` replaced: url-encoded in a form, a JSON value in JSON.
-pub fn fill(template: &str, json: bool, space_as_plus: bool, variables: &Variables) -> String {
+/// The template with every `${name}` replaced by the text, number or null of an object's member:
+/// url-encoded in a form, a JSON value in JSON.
+pub fn fill(template: &str, json: bool, space_as_plus: bool, variables: &Value) -> String {
     let mut out = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once("${") {
@@ -368,9 +366,7 @@ mod tests {
             "object": "a b/\"ü\"+", "size": 5, "imageInfo.height": null, "imageInfo.width": 640,
             "x:var1": "v&1",
         });
-        let fill = |template: &str, json, plus| {
-            super::fill(template, json, plus, variables.as_object().unwrap())
-        };
+        let fill = |template: &str, json, plus| super::fill(template, json, plus, &variables);
         let form = "o=${object}&s=${size}&h=${imageInfo.height}&w=${imageInfo.width}&v=${x:var1}\
                     &n=${x:none}&u=${unknown}&e=${";
         assert_eq!(

@@ -65,10 +65,8 @@ fn matches(pattern: &str, text: &str) -> bool {
 /// A response to anything but a preflight, with what the first rule that fits adds to it.
 pub fn finish(rules: &[CorsRule], head: &Head, reply: Reply) -> Reply {
     // The response to a preflight has them already.
-    if head.method == "OPTIONS" {
-        return reply;
-    }
-    let Some(origin) = head.header("origin") else { return reply };
+    let origin = head.header("origin").filter(|_| head.method != "OPTIONS");
+    let Some(origin) = origin else { return reply };
     match rules.iter().find(|rule| rule.fits(origin, &head.method)) {
         Some(rule) => rule.describe(origin, reply),
         None => reply,

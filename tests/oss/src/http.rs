@@ -65,9 +65,8 @@ pub fn read_head(mut stream: &TcpStream) -> io::Result<Option<Head>> {
 fn parse_head(bytes: &[u8]) -> io::Result<Head> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
-    match request.parse(bytes) {
-        Ok(httparse::Status::Complete(_)) => {}
-        _ => return Err(ErrorKind::InvalidData.into()),
+    if !request.parse(bytes).is_ok_and(|status| status.is_complete()) {
+        return Err(ErrorKind::InvalidData.into());
     }
     let headers = owned(request.headers);
     let connection = header(&headers, "connection").unwrap_or("").to_ascii_lowercase();

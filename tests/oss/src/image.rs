@@ -32,30 +32,20 @@ fn gif(bytes: &[u8]) -> Option<ImageInfo> {
 fn jpeg(bytes: &[u8]) -> Option<ImageInfo> {
     let mut rest = bytes.strip_prefix(b"\xff\xd8")?;
     loop {
-        let marker = match rest {
-            [0xff, 0xff, ..] => {
-                rest = &rest[1..]; // a fill byte
-                continue;
-            }
-            [0xff, marker, ..] => *marker,
-            _ => return None,
-        };
-        if marker == 0x01 || (0xd0..=0xd7).contains(&marker) {
-            rest = &rest[2..]; // a marker without a segment
-            continue;
-        }
         let number = |at: usize| Some(u16::from_be_bytes(rest.get(at..at + 2)?.try_into().ok()?));
-        match marker {
-            // Huffman tables, a reserved one and arithmetic coding share the frame headers' range.
-            0xc4 | 0xc8 | 0xcc => {}
-            0xc0..=0xcf => {
+        let step = match rest {
+            [0xff, 0xff, ..] => 1,               // a fill byte
+            [0xff, 0x01 | 0xd0..=0xd7, ..] => 2, // a marker without a segment
+            [0xff, 0xd9 | 0xda, ..] => return None,
+            // Huffman tables, a reserved one and arithmetic coding share the frames' range.
+            [0xff, 0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf, ..] => {
                 let (height, width) = (number(5)?.into(), number(7)?.into());
                 return Some(ImageInfo { width, height, format: "jpg" });
             }
-            0xd9 | 0xda => return None,
-            _ => {}
-        }
-        rest = rest.get(2 + usize::from(number(2)?)..)?;
+            [0xff, ..] => 2 + usize::from(number(2)?),
+            _ => return None,
+        };
+        rest = rest.get(step..)?;
     }
 }
 

@@ -3,7 +3,9 @@
 
 use std::time::Instant;
 
-use crate::callback::{self, Callback, Variables};
+use serde_json::Value;
+
+use crate::callback::{self, Callback};
 use crate::digest::base64;
 use crate::error::OssError;
 use crate::{CallbackRecord, Faults, Shared, digest, time};
@@ -12,7 +14,7 @@ use crate::{CallbackRecord, Faults, Shared, digest, time};
 pub fn run(
     shared: &Shared,
     callback: &Callback,
-    variables: &Variables,
+    variables: &Value,
     request_id: &str,
 ) -> Result<CallbackRecord, OssError> {
     let failed = |message: &str| OssError::new(203, "CallbackFailed", message);

@@ -4,17 +4,16 @@ use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
 use std::ops::Range;
 
-use serde_json::Value;
+use serde_json::json;
 
-use crate::access::{self, Signer};
-use crate::callback::{Callback, Variables};
+use crate::callback::Callback;
 use crate::digest::{self, base64, percent_encode_path};
 use crate::error::{OssError, escape};
 use crate::form::{self, Parser};
 use crate::http::{Body, Head, Reply, header};
 use crate::policy::{Fields, Policy};
 use crate::server::error_reply;
-use crate::{Object, PostFault, PostRecord, Shared, image, names, notify};
+use crate::{Object, PostFault, PostRecord, Shared, access, image, names, notify};
 
 /// "PostObject": an upload holds at most 5 GB.
 const MAX_OBJECT_BYTES: u64 = 5 << 30;
@@ -195,9 +194,9 @@ fn permit(
                    the order of the fields.";
     let missing = OssError::argument("", message).with("ArgumentName", "key");
     let key = fields.get("key").ok_or(missing)?;
-    let (signer, access_key) = access::form(shared, fields)?;
+    let (v4, access_key) = access::form(shared, fields)?;
     let policy = Policy::parse(fields.get("policy").unwrap_or(""))?;
-    policy.check(fields, &shared.options.bucket, signer == Signer::V4, shared.now())?;
+    policy.check(fields, &shared.options.bucket, v4, shared.now())?;
     // "PostObject", key: the variable is replaced when the policy has been checked.
     record.key = key.replace("${filename}", &record.filename);
     names::check_key(&record.key)?;
@@ -258,29 +257,25 @@ fn store(
             .header("Content-MD5", &content_md5)
     };
     if let Some(callback) = &callback {
-        let mut variables = Variables::new();
+        let mut variables = json!({
+            "bucket": shared.options.bucket,
+            "object": key,
+            "etag": etag,
+            "size": record.size,
+            "mimeType": content_type,
+            "imageInfo.height": image.as_ref().map(|image| image.height),
+            "imageInfo.width": image.as_ref().map(|image| image.width),
+            "imageInfo.format": image.as_ref().map(|image| image.format),
+            "crc64": crc64.to_string(),
+            "contentMd5": content_md5,
+            "clientIp": stream.peer_addr().map_or(String::new(), |peer| peer.ip().to_string()),
+            "reqId": record.request_id,
+            "operation": "PostObject",
+        });
         for (name, value) in fields.0.iter().filter(|(name, _)| name.starts_with("x:")) {
             if !name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-                variables.insert(name.clone(), value.as_str().into());
+                variables[name] = json!(value);
             }
-        }
-        let image = image.as_ref();
-        for (name, value) in [
-            ("bucket", Value::from(&*shared.options.bucket)),
-            ("object", Value::from(&**key)),
-            ("etag", Value::from(&*etag)),
-            ("size", record.size.into()),
-            ("mimeType", content_type.into()),
-            ("imageInfo.height", image.map(|image| image.height).into()),
-            ("imageInfo.width", image.map(|image| image.width).into()),
-            ("imageInfo.format", image.map(|image| image.format).into()),
-            ("crc64", crc64.to_string().into()),
-            ("contentMd5", Value::from(&*content_md5)),
-            ("clientIp", stream.peer_addr().map_or(String::new(), |ip| ip.ip().to_string()).into()),
-            ("reqId", Value::from(&*record.request_id)),
-            ("operation", "PostObject".into()),
-        ] {
-            variables.insert(name.to_string(), value);
         }
         let record = notify::run(shared, callback, &variables, &record.request_id)?;
         let content_type = header(&record.answer_headers, "content-type");

@@ -21,16 +21,8 @@ const MAX_POLICY_BYTES: usize = 2048;
 const MAX_BODY_BYTES: u64 = 64 << 10;
 
 /// What every RPC request carries.
-const COMMON: [&str; 8] = [
-    "Action",
-    "Version",
-    "AccessKeyId",
-    "SignatureMethod",
-    "SignatureVersion",
-    "SignatureNonce",
-    "Timestamp",
-    "Signature",
-];
+const COMMON: &str = "Action Version AccessKeyId SignatureMethod SignatureVersion SignatureNonce \
+                      Timestamp Signature";
 
 fn parameter(name: &str, message: impl Into<String>) -> OssError {
     OssError::new(400, &format!("InvalidParameter.{name}"), message)
@@ -193,7 +185,7 @@ fn caller(
     let mandatory = |name: &str| {
         refused(&format!("Missing{name}"), &format!("{name} is mandatory for this action."))
     };
-    if let Some(name) = COMMON.into_iter().find(|name| value(name).is_empty()) {
+    if let Some(name) = COMMON.split(' ').find(|name| value(name).is_empty()) {
         return mandatory(name);
     }
     let fixed =
@@ -232,10 +224,8 @@ fn caller(
     }
     let text = sign::rpc_string_to_sign(method, params);
     if sign::rpc(&key.secret, &text) != value("Signature") {
-        let message = format!(
-            "Specified signature is not matched with our calculation. \
-             server string to sign is:{text}"
-        );
+        let message = "Specified signature is not matched with our calculation.";
+        let message = format!("{message} server string to sign is:{text}");
         return refused("SignatureDoesNotMatch", &message);
     }
     // Only now: nobody else can use up the nonce of a caller.

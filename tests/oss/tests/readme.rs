@@ -1,7 +1,7 @@
 //! The program from outside: the commands of README.md, `--help`, and arguments that are wrong.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -70,11 +70,10 @@ fn application(listener: &TcpListener) -> String {
     let (mut stream, _) = listener.accept().expect("a callback");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
     let mut request = String::new();
-    let mut bytes = [0; 4096];
-    while !request.contains("\r\n\r\nobject=") || !request.contains("&size=") {
-        let count = stream.read(&mut bytes).expect("the whole callback");
-        assert!(count > 0, "the callback ended: {request}");
-        request += std::str::from_utf8(&bytes[..count]).expect("text");
+    let mut byte = [0];
+    while !request.ends_with("&size=6") {
+        stream.read_exact(&mut byte).unwrap_or_else(|error| panic!("{error}: {request}"));
+        request.push(byte[0].into());
     }
     let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n\
                   {\"mine\":42}";
@@ -190,20 +189,15 @@ fn options_reach_the_bucket() {
     );
     let running = Running::start(&command).expect("free ports");
     assert_eq!(running.printed.len(), 4);
-    let address = running.printed[0].strip_prefix("bucket    http://").unwrap().to_owned();
+    let address = running.printed[0].strip_prefix("bucket    http://").unwrap().parse().unwrap();
     let ask = |host: &str, method: &str, headers: &str| {
-        let mut stream = TcpStream::connect(&address).unwrap();
-        let request = format!(
-            "{method} /dir/a HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n"
-        );
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        let request = format!("{method} /dir/a HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n");
+        let reply = support::send(address, request.as_bytes(), false).expect("a response");
+        (reply.status, reply.text())
     };
-    assert!(ask("files.example.com", "GET", "").contains("<EC>0003-00000001</EC>"));
-    assert!(ask("x.example.com", "GET", "").contains("<Code>NoSuchBucket</Code>"));
+    assert!(ask("files.example.com", "GET", "").1.contains("<EC>0003-00000001</EC>"));
+    assert!(ask("x.example.com", "GET", "").1.contains("<Code>NoSuchBucket</Code>"));
     let asked = "Origin: https://a.example\r\nAccess-Control-Request-Method: ";
-    assert!(ask("localhost", "OPTIONS", &format!("{asked}GET\r\n")).starts_with("HTTP/1.1 200 "));
-    assert!(ask("localhost", "OPTIONS", &format!("{asked}POST\r\n")).starts_with("HTTP/1.1 403 "));
+    assert_eq!(ask("localhost", "OPTIONS", &format!("{asked}GET\r\n")).0, 200);
+    assert_eq!(ask("localhost", "OPTIONS", &format!("{asked}POST\r\n")).0, 403);
 }
