@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{fmt, io};
 
 mod access;
@@ -620,16 +620,8 @@ impl Shared {
     }
 
     fn wait(&self, limit: Duration, mut done: impl FnMut(&State) -> bool) -> MutexGuard<'_, State> {
-        let end = Instant::now() + limit;
-        let mut state = self.state();
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            if done(&state) || left.is_zero() {
-                return state;
-            }
-            let woken = self.changed.wait_timeout(state, left);
-            state = woken.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let waiting = self.changed.wait_timeout_while(self.state(), limit, |state| !done(state));
+        waiting.unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn say(&self, what: fmt::Arguments) {

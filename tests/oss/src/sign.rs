@@ -182,23 +182,16 @@ mod tests {
     /// `Timestamp`; each has a signature of its own.
     #[test]
     fn documented_rpc_request() {
-        let cases = [
+        for (stamp, signature) in [
             ("Timestamp", "OLeaidS1JvxuMvnyHOwuJ+uX5qY="),
             ("TimeStamp", "CT9X0VtwR86fNWSnsc6v8YGOjuE="),
-        ];
-        for (stamp, signature) in cases {
-            let params = [
-                (stamp, "2016-02-23T12:46:24Z"),
-                ("Format", "XML"),
-                ("AccessKeyId", "testid"),
-                ("Action", "DescribeRegions"),
-                ("SignatureMethod", "HMAC-SHA1"),
-                ("SignatureNonce", "3ee8c1b8-83d3-44af-a94f-4e0ad82fd6cf"),
-                ("Version", "2014-05-26"),
-                ("SignatureVersion", "1.0"),
-                ("Signature", "left out"),
-            ];
-            let params = params.map(|(name, value)| (name.to_string(), value.to_string()));
+        ] {
+            let query = format!(
+                "{stamp}=2016-02-23T12:46:24Z&Format=XML&AccessKeyId=testid&Action=DescribeRegions\
+                 &SignatureMethod=HMAC-SHA1&SignatureNonce=3ee8c1b8-83d3-44af-a94f-4e0ad82fd6cf\
+                 &Version=2014-05-26&SignatureVersion=1.0&Signature=left%20out"
+            );
+            let params: Vec<_> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
             let text = rpc_string_to_sign("GET", &params);
             let expected = format!(
                 "GET&%2F&AccessKeyId%3Dtestid%26Action%3DDescribeRegions%26Format%3DXML\
