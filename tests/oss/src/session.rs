@@ -1,6 +1,6 @@
 //! RAM policies, of a key, a role or a session: what a credential may do. Documents: RAM's "Policy
-//! structure and syntax", and OSS's "RAM policy" for actions and resources. Narrower than the real one: no
-//! `NotAction`, `NotResource` or `Condition`, which count as bad grammar here.
+//! structure and syntax", and OSS's "RAM policy" for actions and resources. Narrower than the real
+//! one: no `NotAction`, `NotResource` or `Condition`, which count as bad grammar here.
 
 use serde_json::{Map, Value};
 use wildmatch::WildMatch;
