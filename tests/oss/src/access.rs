@@ -4,8 +4,7 @@
 use crate::credentials::AccessKey;
 use crate::digest::{percent_decode, percent_encode, percent_encode_path};
 use crate::error::OssError;
-use crate::http::Head;
-use crate::policy::Fields;
+use crate::http::{self, Head, Pairs};
 use crate::sign::{self, V4_ALGORITHM, V4_REQUEST};
 use crate::time::{self, DAY};
 use crate::{Options, Shared, digest};
@@ -19,12 +18,13 @@ const PAYLOAD: &str = "UNSIGNED-PAYLOAD";
 
 /// Checks the signature of a form over its field `policy`; what its key may do is left to the
 /// caller, who knows the object. Whether it is a V4 signature, and the key.
-pub fn form(shared: &Shared, fields: &Fields) -> Result<(bool, AccessKey), OssError> {
+pub fn form(shared: &Shared, fields: Pairs) -> Result<(bool, AccessKey), OssError> {
+    let get = |name: &str| http::header(fields, name);
     let now = shared.now();
-    let version = fields.get("x-oss-signature-version");
-    let v4 = version.is_some() || fields.get("x-oss-signature").is_some();
+    let version = get("x-oss-signature-version");
+    let v4 = version.is_some() || get("x-oss-signature").is_some();
     let names = ["policy", "signature", "OSSAccessKeyId", "x-oss-credential"];
-    if !v4 && names.iter().all(|name| fields.get(name).is_none()) {
+    if !v4 && names.iter().all(|name| get(name).is_none()) {
         return Err(anonymous());
     }
     if !v4 && shared.faults().refuse_v1 {
@@ -35,7 +35,7 @@ pub fn form(shared: &Shared, fields: &Fields) -> Result<(bool, AccessKey), OssEr
         return Err(OssError::argument("0002-00000701", message));
     }
     // Of the two EC numbers one is for a field that is missing, one for an empty one.
-    let needed = |name: &str, missing, empty| match fields.get(name) {
+    let needed = |name: &str, missing, empty| match get(name) {
         None => {
             let message = format!("Bucket POST must contain a field named '{name}'.");
             Err(OssError::argument(missing, message))
@@ -47,9 +47,9 @@ pub fn form(shared: &Shared, fields: &Fields) -> Result<(bool, AccessKey), OssEr
     let name = if v4 { "x-oss-signature" } else { "Signature" };
     let signature = needed(name, "0002-00000703", "0002-00000704")?;
     let (id, date) = if v4 {
-        let credential = fields.get("x-oss-credential").unwrap_or("");
+        let credential = get("x-oss-credential").unwrap_or("");
         let credential = Credential::parse(credential, &shared.options)?;
-        let date = fields.get("x-oss-date").and_then(time::parse_basic);
+        let date = get("x-oss-date").and_then(time::parse_basic);
         let date = date.ok_or(OssError::argument("", "Invalid x-oss-date."))?;
         credential.same_day(date)?;
         if date > now + SKEW {
@@ -63,7 +63,7 @@ pub fn form(shared: &Shared, fields: &Fields) -> Result<(bool, AccessKey), OssEr
         let id = needed("OSSAccessKeyId", "0002-00000706", "0002-00000707")?;
         (id.to_string(), None)
     };
-    let key = known(shared, &id, fields.get("x-oss-security-token"))?;
+    let key = known(shared, &id, get("x-oss-security-token"))?;
     let expected = match date {
         Some(date) => sign::v4(&key.secret, &date, &shared.options.region, policy),
         None => sign::post_v1(&key.secret, policy),

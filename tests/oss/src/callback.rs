@@ -36,6 +36,8 @@ pub struct Url {
     pub https: bool,
     /// host and port as they stand in the URL
     pub authority: String,
+    pub host: String,
+    port: u16,
     /// path and query, at least `/`
     pub target: String,
 }
@@ -107,37 +109,30 @@ impl Url {
         };
         let rest = rest.split('#').next().unwrap_or(rest);
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        let (name, port) = authority.split_once(':').unwrap_or((authority, "80"));
+        let port = if https { "443" } else { "80" };
+        let (host, port) = authority.split_once(':').unwrap_or((authority, port));
         let good = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         let plain = path.bytes().all(|byte| byte > b' ' && byte != 0x7f);
-        if name.is_empty() || !name.chars().all(good) || !plain || port.parse::<u16>().is_err() {
+        let port = port.parse().ok()?;
+        if host.is_empty() || !host.chars().all(good) || !plain {
             return None;
         }
         let slash = if path.starts_with('/') { "" } else { "/" };
-        let (text, authority) = (text.to_string(), authority.to_string());
-        Some(Url { text, https, authority, target: format!("{slash}{path}") })
-    }
-
-    pub fn host(&self) -> &str {
-        self.authority.split(':').next().unwrap_or("")
-    }
-
-    fn port(&self) -> u16 {
-        let port = self.authority.split_once(':').and_then(|(_, port)| port.parse().ok());
-        port.unwrap_or(if self.https { 443 } else { 80 })
+        let (text, authority, host) = (text.into(), authority.into(), host.into());
+        Some(Url { text, https, authority, host, port, target: format!("{slash}{path}") })
     }
 
     /// Where the stand-in connects: a route of the test's, or this machine. It asks no name server
     /// and never leaves the loopback interface.
     fn address(&self, routes: &[(String, SocketAddr)]) -> Option<SocketAddr> {
-        if let Some((_, address)) = routes.iter().find(|(host, _)| host == self.host()) {
+        if let Some((_, address)) = routes.iter().find(|(host, _)| *host == self.host) {
             return Some(*address).filter(|address| address.ip().is_loopback());
         }
-        let ip = match self.host() {
+        let ip = match self.host.as_str() {
             "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
             host => host.parse().ok()?,
         };
-        (ip.is_loopback() && !self.https).then(|| SocketAddr::new(ip, self.port()))
+        (ip.is_loopback() && !self.https).then(|| SocketAddr::new(ip, self.port))
     }
 }
 
@@ -163,16 +158,15 @@ pub fn fill(template: &str, json: bool, space_as_plus: bool, variables: &Value) 
     out + rest
 }
 
-/// Sends the request that a record holds and adds the answer, as far as it came. The error is the
-/// `CallbackFailed` message and EC number that OSS would give.
+/// Sends the request that a record holds and adds the answer, as far as it came.
 pub fn send(
     url: &Url,
     sni: bool,
     timeout: Duration,
     routes: &[(String, SocketAddr)],
     record: &mut CallbackRecord,
-) -> Result<(), (String, &'static str)> {
-    let failed = |text: &str| Err((text.to_string(), "0007-00000203"));
+) -> Result<(), OssError> {
+    let failed = |message: &str| Err(failed("0007-00000203", message));
     if url.https && !sni {
         // A virtual host behind TLS refuses a client that does not name it.
         return failed("Error status : 502.");
@@ -195,7 +189,7 @@ pub fn send(
                 "Error status : -1 {address} reply timeout, cost:{took}ms, timeout:{limit}ms \
                  (err -4, errno115)"
             );
-            Err((message, "0007-00000202"))
+            Err(self::failed("0007-00000202", &message))
         }
         Err(error) if error.kind() == ErrorKind::InvalidData => failed(TOO_LONG),
         Err(_) => failed(UNREACHABLE),
@@ -208,15 +202,20 @@ const UNREACHABLE: &str =
 const TOO_LONG: &str = "Error status : 400.User server return too long content-length value.";
 
 /// "Callback", return: status 200 and a JSON body. A byte order mark makes it something else.
-fn judge(record: &CallbackRecord) -> Result<(), (String, &'static str)> {
+fn judge(record: &CallbackRecord) -> Result<(), OssError> {
     let status = record.status.unwrap_or(0);
     if status != 200 {
-        return Err((format!("Error status : {status}."), "0007-00000203"));
+        return Err(failed("0007-00000203", &format!("Error status : {status}.")));
     }
     match serde_json::from_slice::<Value>(&record.answer) {
         Ok(_) => Ok(()),
-        Err(_) => Err(("Response body is not valid json format.".to_string(), "0007-00000205")),
+        Err(_) => Err(failed("0007-00000205", "Response body is not valid json format.")),
     }
+}
+
+/// What the browser gets, a 203.
+pub fn failed(ec: &'static str, message: &str) -> OssError {
+    OssError::new(203, "CallbackFailed", message).ec(ec)
 }
 
 /// `InvalidData` for an answer without a good `Content-Length`.
@@ -288,7 +287,7 @@ mod tests {
         let urls = "http://a.example/x;https://b.example:8443";
         let callback = parse(&format!(r#"{{"callbackUrl":"{urls}","callbackBody":"a"}}"#)).unwrap();
         assert_eq!(callback.urls[1].target, "/");
-        assert_eq!((callback.urls[0].port(), callback.urls[1].port()), (80, 8443));
+        assert_eq!((callback.urls[0].port, callback.urls[1].port), (80, 8443));
         assert!(!callback.json && !callback.sni);
         assert_eq!(callback.content_type(), "application/x-www-form-urlencoded");
     }

@@ -12,8 +12,10 @@ pub const IDLE: Duration = Duration::from_secs(60);
 
 pub type Headers = Vec<(String, String)>;
 
-/// The first value of a header, its name in any case.
-pub fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
+pub type Pairs<'a> = &'a [(String, String)];
+
+/// The first value of a header, or of a form's field, its name in any case.
+pub fn header<'a>(headers: Pairs<'a>, name: &str) -> Option<&'a str> {
     let mut headers = headers.iter();
     headers.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }

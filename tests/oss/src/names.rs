@@ -83,7 +83,7 @@ fn invalid_key(ec: &'static str, message: &str) -> OssError {
 /// EC 0007-00000008. Whether one private address among public ones is refused too is not
 /// documented: no test shall depend on it.
 pub fn check_callback(urls: &[Url]) -> Result<(), OssError> {
-    let Some(url) = urls.iter().find(|url| is_private(url.host())) else { return Ok(()) };
+    let Some(url) = urls.iter().find(|url| is_private(&url.host)) else { return Ok(()) };
     let message = "Private address is forbidden to callback.";
     let error = OssError::argument("0007-00000008", message);
     Err(error.with("ArgumentName", "callbackUrl").with("ArgumentValue", &url.text))

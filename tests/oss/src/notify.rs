@@ -17,17 +17,16 @@ pub fn run(
     variables: &Value,
     request_id: &str,
 ) -> Result<CallbackRecord, OssError> {
-    let failed = |message: &str| OssError::new(203, "CallbackFailed", message);
     let faults = shared.faults();
     let delay = faults.callback_delay;
     if let Some(message) = &faults.callback_fail {
-        return Err(failed(message));
+        return Err(callback::failed("", message));
     }
     drop(faults);
     if !delay.is_zero() {
         shared.hold(Some(delay));
     }
-    let mut last = failed("no callback URL");
+    let mut last = callback::failed("", "no callback URL");
     for url in &callback.urls {
         let faults = shared.faults();
         let plus = faults.space_as_plus;
@@ -41,13 +40,13 @@ pub fn run(
         let begun = Instant::now();
         let result = callback::send(url, callback.sni, timeout, &routes, &mut record);
         record.duration = begun.elapsed();
-        record.error = result.as_ref().err().map(|(message, _)| message.clone());
+        record.error = result.as_ref().err().map(|error| error.message.clone());
         let error = record.error.as_deref().unwrap_or("good");
         shared.say(format_args!("callback to {} -> {:?}, {error}", url.text, record.status));
         shared.record(|state| state.callbacks.push(record.clone()));
         match result {
             Ok(()) => return Ok(record),
-            Err((message, ec)) => last = failed(&message).ec(ec),
+            Err(error) => last = error,
         }
     }
     Err(last)

@@ -5,19 +5,8 @@ use serde_json::Value;
 
 use crate::digest::from_base64;
 use crate::error::OssError;
+use crate::http::{Pairs, header};
 use crate::time;
-
-/// The fields in front of the file, in the order of the form.
-#[derive(Clone, Debug, Default)]
-pub struct Fields(pub Vec<(String, String)>);
-
-impl Fields {
-    /// Names of form fields do not depend on case.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        let mut fields = self.0.iter();
-        fields.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
-    }
-}
 
 #[derive(Debug)]
 pub struct Policy {
@@ -134,7 +123,7 @@ impl Policy {
     /// Refuses an expired policy and a form that breaks a condition. With a V4 signature every
     /// `x-oss-*` field needs a condition, except the signature: documented for the fields that
     /// carry the signature (EC 0006-00000228), unknown and therefore taken strictly for others.
-    pub fn check(&self, form: &Fields, bucket: &str, v4: bool, now: u64) -> Result<(), OssError> {
+    pub fn check(&self, form: Pairs, bucket: &str, v4: bool, now: u64) -> Result<(), OssError> {
         let refused = |ec, why: String| {
             Err(OssError::denied(ec, format!("Invalid according to Policy: {why}")))
         };
@@ -143,7 +132,7 @@ impl Policy {
         }
         for condition in &self.conditions {
             let field = condition.field.as_str();
-            let value = if field == "bucket" { Some(bucket) } else { form.get(field) };
+            let value = if field == "bucket" { Some(bucket) } else { header(form, field) };
             let failed = format!("Policy Condition failed: {}", condition.text());
             match value {
                 None => return refused("0006-00000226", failed),
@@ -151,7 +140,7 @@ impl Policy {
                 Some(_) => {}
             }
         }
-        let fields = if v4 { form.0.as_slice() } else { &[] };
+        let fields = if v4 { form } else { &[] };
         for (name, _) in fields {
             let name = name.to_ascii_lowercase();
             let needed = name.starts_with("x-oss-") && name != "x-oss-signature";
@@ -263,7 +252,7 @@ mod tests {
     /// Checks a form against conditions: the EC number and the message of a refusal, or nothing.
     fn check(conditions: &str, fields: &[(&str, &str)], v4: bool, now: u64) -> String {
         let own = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
-        let form = Fields(fields.iter().map(own).collect());
+        let form: Vec<_> = fields.iter().map(own).collect();
         match policy(conditions).unwrap().check(&form, "examplebucket", v4, now) {
             Ok(()) => String::new(),
             Err(error) => {
