@@ -289,6 +289,7 @@ mod tests {
             (r#"["starts-with","$k","u/"]"#, "k", "U/", r#"["starts-with", "$k", "u/"]"#),
             (r#"["in","$a",["b","c"]]"#, "a", "d", r#"["in", "$a", ["b", "c"]]"#),
             (r#"["not-in","$a",["b"]]"#, "a", "b", r#"["not-in", "$a", ["b"]]"#),
+            (r#"["not-in","$a",["b","c"]]"#, "a", "c", r#"["not-in", "$a", ["b", "c"]]"#),
             (r#"{"callback":"eyJ9"}"#, "callback", "e30=", r#"["eq", "$callback", "eyJ9"]"#),
         ] {
             let got = check(condition, &[(field, value)], false, NOW);
