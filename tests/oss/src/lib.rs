@@ -136,15 +136,18 @@ pub struct Object {
 }
 
 impl Object {
-    fn new(bytes: Vec<u8>, content_type: &str) -> Object {
-        Object {
-            etag: digest::hex(&digest::md5(&bytes)).to_ascii_uppercase(),
+    /// The object and its MD5.
+    fn new(bytes: Vec<u8>, content_type: &str) -> (Object, [u8; 16]) {
+        let md5 = digest::md5(&bytes);
+        let object = Object {
+            etag: digest::hex(&md5).to_ascii_uppercase(),
             crc64: digest::crc64(&bytes),
             bytes: Arc::new(bytes),
             content_type: content_type.to_string(),
             acl: None,
             headers: Vec::new(),
-        }
+        };
+        (object, md5)
     }
 }
 
@@ -411,7 +414,7 @@ impl Standin {
 
     /// Puts an object straight in, without a request.
     pub fn put(&self, key: &str, bytes: &[u8], content_type: &str) {
-        let object = Object::new(bytes.to_vec(), content_type);
+        let (object, _) = Object::new(bytes.to_vec(), content_type);
         self.0.shared.state().objects.insert(key.to_string(), object);
     }
 

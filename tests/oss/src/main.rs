@@ -1,5 +1,5 @@
-//! The stand-in as a server of its own: `oss-standin --help`. Stricter than the library's options by
-//! default: private callback addresses are refused, as the real OSS refuses them.
+//! The stand-in as a server of its own: `oss-standin --help`. Stricter than the library's options
+//! by default: private callback addresses are refused, as the real OSS refuses them.
 
 use std::net::ToSocketAddrs;
 use std::process::ExitCode;

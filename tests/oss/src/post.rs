@@ -7,7 +7,7 @@ use std::ops::Range;
 use serde_json::json;
 
 use crate::callback::Callback;
-use crate::digest::{self, base64, percent_encode_path};
+use crate::digest::{base64, percent_encode_path};
 use crate::error::{OssError, escape};
 use crate::form::{self, Parser};
 use crate::http::{Body, Head, Reply, header};
@@ -114,6 +114,7 @@ pub fn post_object(
 struct Upload {
     callback: Option<Callback>,
     object: Object,
+    md5: [u8; 16],
 }
 
 impl Post<'_> {
@@ -144,7 +145,8 @@ impl Post<'_> {
         bytes.drain(..content.start);
         let types = [self.field("content-type"), Some(&self.record.file_type)];
         let content_type = types.into_iter().flatten().find(|text| !text.is_empty());
-        let mut object = Object::new(bytes, content_type.unwrap_or("application/octet-stream"));
+        let (mut object, md5) =
+            Object::new(bytes, content_type.unwrap_or("application/octet-stream"));
         object.acl = self.field("x-oss-object-acl").map(str::to_string);
         let kept = ["cache-control", "content-disposition", "content-encoding", "expires"];
         for (name, value) in &self.record.fields {
@@ -153,7 +155,7 @@ impl Post<'_> {
                 object.headers.push((name.clone(), value.clone()));
             }
         }
-        Ok(Upload { callback, object })
+        Ok(Upload { callback, object, md5 })
     }
 
     /// Reads up to the content of the file; what comes behind the file is never looked at.
@@ -190,12 +192,13 @@ impl Post<'_> {
         }
     }
 
-    /// Everything that can be refused before the file is read; gives the sizes that the policy allows.
+    /// Everything that can be refused before the file is read; gives the sizes that the policy
+    /// allows.
     fn permit(&mut self) -> Result<(u64, u64), OssError> {
         let Post { shared, record } = self;
         let field = |name: &str| header(&record.fields, name);
-        let message = "Bucket POST must contain a field named 'key'. If it is specified, please check \
-                   the order of the fields.";
+        let message = "Bucket POST must contain a field named 'key'. If it is specified, please \
+                       check the order of the fields.";
         let missing = OssError::argument("", message).with("ArgumentName", "key");
         let key = field("key").ok_or(missing)?;
         let (v4, access_key) = access::form(shared, &record.fields)?;
@@ -220,9 +223,9 @@ impl Post<'_> {
 
     /// Stores the object, then calls back: a callback that fails leaves the object where it is.
     fn store(&self, stream: &TcpStream, upload: Upload) -> Result<Reply, OssError> {
-        let (Post { shared, record }, Upload { callback, object }) = (self, upload);
+        let (Post { shared, record }, Upload { callback, object, md5 }) = (self, upload);
         let Object { etag, crc64, content_type, .. } = object.clone();
-        let (key, content_md5) = (&record.key, base64(&digest::md5(&object.bytes)));
+        let (key, content_md5) = (&record.key, base64(&md5));
         let image = image::read(&object.bytes);
         {
             let mut state = shared.state();

@@ -183,8 +183,8 @@ fn options_reach_the_bucket() {
     let folder = Folder::new();
     std::fs::write(folder.path("seed"), "seed").unwrap();
     let command = format!(
-        "{PROGRAM} --quiet --bucket other --domain files.example.com --cors-origin https://a.example \
-         --cors-method GET --object dir/a={}",
+        "{PROGRAM} --quiet --bucket other --domain files.example.com \
+         --cors-origin https://a.example --cors-method GET --object dir/a={}",
         folder.path("seed")
     );
     let running = Running::start(&command).expect("free ports");

@@ -1,5 +1,5 @@
-//! What the documents refuse, over the wire: other hosts, private callbacks, bad keys, requests that
-//! no CORS rule fits, and what a role, a session or a user may not do.
+//! What the documents refuse, over the wire: other hosts, private callbacks, bad keys, requests
+//! that no CORS rule fits, and what a role, a session or a user may not do.
 
 use super::temporary::{PUT_ONE, assume};
 use super::*;
