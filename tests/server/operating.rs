@@ -422,6 +422,11 @@ fn every_metric_moves() {
         assert!(moved, "{sample} did not move: {samples:#?}");
     }
     assert!(names.is_empty(), "nobody has seen these move: {names:?}");
+    // The end of what is in hand, 1 while nothing is, 0 for keys that last.
+    let ends = samples.map(|samples| samples["credentials_end_seconds"]);
+    assert_eq!(ends, [site.bucket.issued()[0].expire, 1]);
+    let lasting = Metrics::start(&site, &[("UPLOAD_LOG", "")]);
+    assert_eq!(lasting.value("credentials_end_seconds"), Some(0));
 }
 
 /// metrics: a port of METRICS_LISTEN that is taken only turns them off.

@@ -1,10 +1,11 @@
 //! The real binary over real sockets: routes, headers, exit codes, and what reaches the log.
 
+use std::collections::BTreeSet;
 use std::thread;
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Value, json};
-use support::trust::JWT_SECRET;
+use support::trust::{JWT_SECRET, now};
 use support::world::{FORM, V1, V4};
 use support::{PLAIN, Reply, Server, request, run, send};
 
@@ -38,6 +39,22 @@ fn both_contracts_are_served() {
         assert!(reply.json()[own].is_string(), "{target}: {}", reply.text());
     }
     server.wait_log("GET \"/get_post_signature_for_oss_upload\" 200 policy dir=");
+}
+
+/// The micro-cache repeats a policy that anybody may have in its second, and never a stale one.
+#[test]
+fn no_policy_is_older_than_a_second() {
+    let server = Server::start(&[("EXPIRE_TIME", "600")]);
+    let first = now();
+    let mut seconds = BTreeSet::new();
+    while seconds.len() < 3 {
+        let before = now();
+        let reply = request(server.address, "GET", V4, &[], b"");
+        let after = now();
+        let expire = reply.json()["expire"].as_u64().unwrap();
+        assert!((before + 600..=after + 600).contains(&expire), "{} s old", before + 600 - expire);
+        seconds.insert(after - first);
+    }
 }
 
 /// Parameter injection: neither a query nor a header is signed.

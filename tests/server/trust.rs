@@ -737,6 +737,42 @@ fn a_bucket_that_hangs_is_503_before_oss_gives_up() {
     assert_eq!(world.record().len(), 4);
 }
 
+/// Each look is a thread and a connection: a flood of callbacks has at most sixteen.
+#[test]
+fn looks_into_the_bucket_are_bounded() {
+    const CALLBACKS: usize = 40;
+    let world = world(&CONFIRM);
+    world.bucket.faults().hang_reads = true;
+    let target = alice(&world);
+    let answered = AtomicUsize::new(0);
+    let mut rounds = Vec::new();
+    thread::scope(|scope| {
+        for n in 0..CALLBACKS {
+            let (world, target, answered) = (&world, &target, &answered);
+            scope.spawn(move || {
+                let name = format!("user%2Falice%2F{n}.txt");
+                let body = format!("filename={name}&size=5&bucket=examplebucket&etag=E");
+                assert_ne!(world.call(target, &body).status, 200);
+                answered.fetch_add(1, Relaxed);
+            });
+        }
+        // Those that are at once hang until no more come.
+        let (mut looks, mut round) = (0, 0);
+        while answered.load(Relaxed) < CALLBACKS {
+            if world.bucket.wait_for_stalls(looks + 1, Duration::from_millis(100)) {
+                (looks, round) = (looks + 1, round + 1);
+            } else {
+                rounds.push(std::mem::take(&mut round));
+                world.bucket.release();
+            }
+        }
+    });
+    println!("looks at once: {rounds:?}");
+    // Without a bound, one of the first two rounds would have half of them.
+    let most = rounds.into_iter().max().unwrap();
+    assert!((2..=16).contains(&most), "{most} looks at once");
+}
+
 /// Keys with blanks, Unicode and every mark that a URL escapes: signed as OSS signs them.
 #[test]
 fn names_that_need_encoding_are_confirmed() {

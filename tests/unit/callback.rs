@@ -97,8 +97,13 @@ fn no_bit_of_the_signature_may_change() {
         (format!("OSS {}", original.authorization), Reject::BAD_AUTHORIZATION),
         (format!("{} ", original.authorization), Reject::BAD_AUTHORIZATION),
         (original.authorization.trim_end_matches('=').to_owned(), Reject::BAD_AUTHORIZATION),
+        ("A".repeat(684), Reject::BAD_AUTHORIZATION),
         ("A".repeat(685), Reject::FIELD_TOO_LONG),
     ];
+    for (length, reject) in [(256, Reject::BAD_KEY_URL), (257, Reject::FIELD_TOO_LONG)] {
+        let claim = Claim::new(&original.authorization, &"/".repeat(length), "/", b"");
+        assert_eq!(claim.err(), Some(reject), "{length}");
+    }
     for (authorization, reject) in shapes {
         let bad = Example { authorization: authorization.clone(), ..example().0 };
         assert_eq!(verify(&bad), Err(reject), "{authorization}");
