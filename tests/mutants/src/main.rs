@@ -22,10 +22,12 @@ mod mutate;
 
 const PROGRAMS: [&str; 3] = ["unit", "server", "hostile"];
 /// At the same time.
-const WORKERS: usize = 2;
+const WORKERS: usize = 3;
 /// Tests that take longer alone are left out.
-const LONGEST_TEST: Duration = Duration::from_secs(17);
-/// A mutant gets tests until they took as long together, each at its time without a mutant.
+const LONGEST_TEST: Duration = Duration::from_secs(60);
+/// Tests up to this long are tried first. Only what they miss is tried on the others.
+const QUICK_TEST: Duration = Duration::from_secs(6);
+/// A mutant gets quick tests until they took as long together, each at its time without a mutant.
 const BUDGET: Duration = Duration::from_secs(40);
 /// What the library has besides: which mutant it is, and a file for the places that are reached.
 const SWITCH: &str = "
@@ -72,6 +74,9 @@ struct Test {
     reaches: BTreeSet<usize>,
 }
 
+/// A mutant with its number and where it is.
+type Candidate<'a> = (usize, &'a Source, &'a Mutant);
+
 fn main() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the top");
     let work = top.join("target/mutants");
@@ -89,40 +94,32 @@ fn main() {
         tests.iter().map(|t| t.takes).sum::<Duration>()
     );
 
-    let all: Vec<(usize, &Source, &Mutant)> = sources
+    let all: Vec<Candidate> = sources
         .iter()
         .flat_map(|source| {
             source.mutants.iter().enumerate().map(move |(n, m)| (source.first + n, source, m))
         })
         .filter(|(number, ..)| !left_out.contains(number))
         .collect();
+    let (quick, slow): (Vec<Test>, Vec<Test>) =
+        tests.into_iter().partition(|test| test.takes <= QUICK_TEST);
+    let missed = survivors(&work, &all, &quick, BUDGET);
+    println!("{} missed by quick tests", missed.len());
+    let candidates: Vec<Candidate> = missed.iter().map(|at| all[*at]).collect();
+    let missed = survivors(&work, &candidates, &slow, Duration::MAX);
+
     let answers = answers(&top);
-    let (next, survived) = (AtomicUsize::new(0), Mutex::new(BTreeSet::new()));
-    thread::scope(|scope| {
-        for worker in 0..WORKERS {
-            let (all, tests, next, survived) = (&all, &tests, &next, &survived);
-            let (answers, work) = (&answers, &work);
-            scope.spawn(move || {
-                let mut last_killer = None;
-                while let Some((number, source, mutant)) = all.get(next.fetch_add(1, Relaxed)) {
-                    let how = match try_one(work, worker, *number, tests, last_killer) {
-                        Outcome::Killed(test) => {
-                            last_killer = Some(test);
-                            continue;
-                        }
-                        Outcome::Survived => "survived",
-                        Outcome::Unreached => "reached by no test",
-                    };
-                    let name = format!("{}: {}", source.path, mutant.what);
-                    if !answers.contains(&name) {
-                        println!("{name} (line {}): {how}", mutant.line);
-                    }
-                    survived.lock().expect("no panic").insert(name);
-                }
-            });
+    let mut survived = BTreeSet::new();
+    for at in missed {
+        let (number, source, mutant) = candidates[at];
+        let name = format!("{}: {}", source.path, mutant.what);
+        let is_reached = quick.iter().chain(&slow).any(|test| test.reaches.contains(&number));
+        if !answers.contains(&name) {
+            let how = if is_reached { "survived" } else { "reached by no test" };
+            println!("{name} (line {}): {how}", mutant.line);
         }
-    });
-    let survived = survived.into_inner().expect("no panic");
+        survived.insert(name);
+    }
     let is_here = |name: &&String| sources.iter().any(|source| name.starts_with(&source.path));
     for name in answers.difference(&survived).filter(is_here) {
         println!("{name}: answered, but killed or gone");
@@ -134,6 +131,30 @@ fn main() {
         survived.len()
     );
     std::process::exit(i32::from(open > 0));
+}
+
+/// Tries each on the tests that reach it; the places in `all` of those that no test missed.
+fn survivors(work: &Path, all: &[Candidate], tests: &[Test], budget: Duration) -> Vec<usize> {
+    let (next, missed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for worker in 0..WORKERS {
+            let (next, missed) = (&next, &missed);
+            scope.spawn(move || {
+                let mut last_killer = None;
+                loop {
+                    let at = next.fetch_add(1, Relaxed);
+                    let Some((number, ..)) = all.get(at) else { break };
+                    match killer(work, worker, *number, tests, budget, last_killer) {
+                        None => missed.lock().expect("no panic").push(at),
+                        found => last_killer = found,
+                    }
+                }
+            });
+        }
+    });
+    let mut missed = missed.into_inner().expect("no panic");
+    missed.sort_unstable();
+    missed
 }
 
 /// The survivors that are answered in survivors.txt: lines that are not indented, as printed here.
@@ -297,41 +318,33 @@ fn trace(work: &Path, programs: &[PathBuf]) -> Vec<Test> {
     tests
 }
 
-enum Outcome {
-    /// By the test with this index.
-    Killed(usize),
-    Survived,
-    Unreached,
-}
-
-fn try_one(
+/// The first of the tests that reach a mutant to fail with it.
+fn killer(
     work: &Path,
     worker: usize,
     number: usize,
     tests: &[Test],
+    budget: Duration,
     last_killer: Option<usize>,
-) -> Outcome {
+) -> Option<usize> {
     let set = [("MUTANT", &*number.to_string())];
     let mut spent = Duration::ZERO;
     let mut reaching: Vec<usize> =
         (0..tests.len()).filter(|at| tests[*at].reaches.contains(&number)).collect();
-    if reaching.is_empty() {
-        return Outcome::Unreached;
-    }
     // What missed the neighbour first.
     reaching.sort_by_key(|at| Some(*at) != last_killer);
     for at in reaching {
         let test = &tests[at];
         spent += test.takes;
-        if spent > BUDGET {
+        if spent > budget {
             break;
         }
         let limit = test.takes * 6 + Duration::from_secs(3);
         if !run(work, worker, &test.program, &test.name, &set, limit) {
-            return Outcome::Killed(at);
+            return Some(at);
         }
     }
-    Outcome::Survived
+    None
 }
 
 /// Runs one test; whether it passes within `limit`. The server clears what it starts with, so the
