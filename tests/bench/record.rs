@@ -4,18 +4,16 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use oss_standin::{Options, Standin};
-use support::Connection;
+use oss_standin::Standin;
+use support::load::beside;
 use support::trust::{callback, callback_token, now};
-use support::{Server, binary};
+use support::world::{FORM, Site};
+use support::{Connection, Server, binary};
 
 const TOKEN_KEY: &str = "tokenKeyOfMoreThanThirtyTwoCharacters";
-const FORM: &str = "application/x-www-form-urlencoded";
 const BODY: &str = "filename=user%2Falice%2Fphoto.jpg&size=123456&mimeType=image%2Fjpeg&height=600&\
     width=800&bucket=examplebucket&etag=5D41402ABC4B2A76B9719D911017C592&reqId=";
 /// More than are answered in a turn; when they are used up, it ends.
@@ -32,25 +30,24 @@ struct Turn {
 }
 
 fn main() {
-    let name = format!("bench-record-{}", std::process::id());
-    let folder = binary().with_file_name(name);
+    let folder = binary().with_file_name(format!("bench-record-{}", std::process::id()));
     let record = folder.join("record");
     fs::create_dir_all(&record).expect("a folder");
-    let bucket = Standin::start(Options::default()).expect("a bucket");
-    let key = folder.join("key.pem");
-    fs::write(&key, bucket.public_key_pem()).expect("a key file");
-    let key = key.to_str().expect("a plain path");
-
-    let with = start(key, record.to_str().expect("a plain path"));
-    let without = start(key, "");
-    callbacks(&with, &bucket, 1);
+    let site = Site::new(&[
+        ("CALLBACK_URL", "http://127.0.0.1:9/callback"),
+        ("CALLBACK_TOKEN", "on"),
+        ("CALLBACK_TOKEN_KEY", TOKEN_KEY),
+    ]);
+    let start = |record| Server::start(&site.vars(&[("UPLOAD_LOG", record)]));
+    let (with, without) = (start(record.to_str().expect("a plain path")), start(""));
+    callbacks(&with, &site.bucket, 1);
     let line = first_line(&record);
 
     // In turns, since disks have moods.
     let mut turns = [(); TURNS].map(|()| {
         let alone = synced_alone(&folder.join("alone"), &line);
-        let recorded = CLIENTS.map(|clients| callbacks(&with, &bucket, clients));
-        let bare = CLIENTS.map(|clients| callbacks(&without, &bucket, clients));
+        let recorded = CLIENTS.map(|clients| callbacks(&with, &site.bucket, clients));
+        let bare = CLIENTS.map(|clients| callbacks(&without, &site.bucket, clients));
         Turn { alone, recorded, bare }
     });
     drop((with, without));
@@ -75,22 +72,6 @@ fn main() {
     }
 }
 
-fn start(key: &str, record: &str) -> Server {
-    let mut command = Command::new(binary());
-    command.args(["127.0.0.1", "0"]);
-    Server::spawn(
-        command,
-        &[
-            ("CALLBACK_PUBLIC_KEY_FILE", key),
-            ("CALLBACK_URL", "http://127.0.0.1:9/callback"),
-            ("CALLBACK_TOKEN", "on"),
-            ("CALLBACK_TOKEN_KEY", TOKEN_KEY),
-            ("UPLOAD_DIR", "user/"),
-            ("UPLOAD_LOG", record),
-        ],
-    )
-}
-
 /// Callbacks about one upload each: another callback about the same upload is not recorded again.
 fn messages(bucket: &Standin) -> Vec<Vec<u8>> {
     static ID: AtomicUsize = AtomicUsize::new(0);
@@ -105,22 +86,21 @@ fn messages(bucket: &Standin) -> Vec<Vec<u8>> {
 
 /// The callbacks that are answered per second when so many clients wait for one each.
 fn callbacks(server: &Server, bucket: &Standin, clients: usize) -> f64 {
-    let (messages, next, answered) = (messages(bucket), AtomicUsize::new(0), AtomicUsize::new(0));
+    let (messages, next) = (messages(bucket), AtomicUsize::new(0));
     let start = Instant::now();
-    thread::scope(|scope| {
-        for _ in 0..clients {
-            scope.spawn(|| {
-                let mut connection = Connection::open(server.address).expect("a connection");
-                while start.elapsed() < TIME {
-                    let Some(message) = messages.get(next.fetch_add(1, Relaxed)) else { return };
-                    let reply = connection.ask(message).expect("an answer");
-                    assert_eq!(reply.status, 200, "{}", reply.text());
-                    answered.fetch_add(1, Relaxed);
-                }
-            });
+    let client = |_, _: &_| {
+        let mut connection = Connection::open(server.address).expect("a connection");
+        let mut answered = 0;
+        while start.elapsed() < TIME {
+            let Some(message) = messages.get(next.fetch_add(1, Relaxed)) else { break };
+            let reply = connection.ask(message).expect("an answer");
+            assert_eq!(reply.status, 200, "{}", reply.text());
+            answered += 1;
         }
-    });
-    answered.load(Relaxed) as f64 / start.elapsed().as_secs_f64()
+        answered
+    };
+    let (answered, ()) = beside(clients, client, || ());
+    f64::from(answered.iter().sum::<u32>()) / start.elapsed().as_secs_f64()
 }
 
 fn first_line(record: &Path) -> Vec<u8> {

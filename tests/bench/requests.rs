@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use oss_standin::Standin;
 use serde_json::json;
 use support::trust::{callback, callback_token, now, ticket};
+use support::world::FORM;
 
 const KEY_SECRET: &str = "exampleAkSecretNeverShown";
 const TICKET_SECRET: &str = "ticketSecretOfMoreThanThirtyTwoCharacters";
-const FORM: &str = "application/x-www-form-urlencoded";
 const BODY: &[u8] = b"filename=user%2Fphoto.jpg&size=123456&mimeType=image%2Fjpeg&height=600&\
                       width=800&bucket=examplebucket&etag=5D41402ABC4B2A76B9719D911017C592";
 
@@ -40,14 +40,6 @@ pub fn signed_callback(bucket: &Standin) -> Vec<u8> {
     let token = callback_token(KEY_SECRET, "/callback", now() + 86_400, "user/");
     let target = format!("/callback?token={token}");
     callback(&target, &bucket.sign(&target, BODY), FORM, BODY)
-}
-
-/// The same request as the only one of its connection.
-pub fn closing(request: &[u8]) -> Vec<u8> {
-    let mut lines = request.splitn(2, |byte| *byte == b'\n');
-    let first = lines.next().expect("a request line");
-    let rest = lines.next().expect("header lines");
-    [first, b"\nConnection: close\r\n", rest].concat()
 }
 
 /// The second binary to measure, if `OTHER` names one.
