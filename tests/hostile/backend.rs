@@ -106,8 +106,9 @@ fn a_disk_that_hangs() {
     assert!(missing.is_empty(), "not in the record: {missing:?}");
 }
 
-/// A process that was paused by SIGSTOP, as by a suspended machine or a snapshot. It goes on as if less time
-/// had passed: every request that has come is answered, if only with 503, and the process stays.
+/// A process that was paused by SIGSTOP, as by a suspended machine or a snapshot. It goes on as if
+/// less time had passed: every request that has come is answered, if only with 503, and the process
+/// stays.
 #[test]
 fn a_process_that_was_paused() {
     let disk = Disk::new();

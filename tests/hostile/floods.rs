@@ -1,4 +1,4 @@
-//! Floods: of silent connections, of bodies a byte short, of resets, of pipelined requests, of more
+//! Floods of silent connections, of bodies a byte short, of resets, of pipelined requests, of more
 //! connections than there are places, descriptors or threads. Who is evicted, and who never is.
 
 use appserver::http::MAX_BODY_BYTES;
@@ -139,8 +139,8 @@ fn requests_and_then_a_reset() {
 }
 
 /// When all places are taken (`MAX_CONNECTIONS`), the connection that has waited longest is evicted
-/// (LRU); one whose request is in hand never is. Then newcomers wait for the moment until there is a place, and all are told
-/// when the moment becomes too long.
+/// (LRU); one whose request is in hand never is. Then newcomers wait for the moment until there is a
+/// place, and all are told when the moment becomes too long.
 #[test]
 fn the_longest_waiting_gives_way_and_the_served_never() {
     let disk = Disk::new();
@@ -223,7 +223,6 @@ fn one_source_may_have_a_quarter_of_all_places() {
 fn one_source_that_connects_as_fast_as_it_can() {
     let _alone = alone();
     namespace::run("floods::one_source_that_connects_as_fast_as_it_can", || {
-        allow_descriptors(FLOOD_KEEPS);
         for (what, message) in [("a health check", HEALTH), ("nothing", b"")] {
             let world = World::of(Command::new(binary()), namespace::SERVER, &[]);
             let flood =
@@ -241,7 +240,6 @@ fn one_source_that_connects_as_fast_as_it_can() {
 #[test]
 fn a_response_is_not_evicted_before_it_is_written() {
     namespace::run("floods::a_response_is_not_evicted_before_it_is_written", || {
-        allow_descriptors(FLOOD_KEEPS);
         let vars = [("MAX_CONNECTIONS", "40")];
         let world = World::of(Command::new(binary()), namespace::SERVER, &vars);
         let (own, answered) = (namespace::source(1), AtomicUsize::new(0));

@@ -64,6 +64,7 @@ impl World {
 
     /// `command` ends up as the server once it has its address.
     fn of(mut command: Command, ip: &str, changes: &[(&str, &str)]) -> World {
+        allow_descriptors(FLOOD_KEEPS); // of this process, for the clients of all tests
         let site = Site::new(&[("UPLOAD_LOG", "")]);
         command.args([ip, "0"]);
         let server = Server::spawn(command, &site.vars(changes));

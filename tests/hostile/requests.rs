@@ -36,8 +36,8 @@ fn a_line_that_never_ends() {
 }
 
 /// Request smuggling (CVE-2026-66752 and its like): two parsers that disagree where a message ends.
-/// Whatever says how long a body is, but for one plain `Content-Length` within the limit (no integer
-/// overflow, no huge allocation of memory), is refused, and what follows is no request.
+/// Whatever says how long a body is, but for one plain `Content-Length` within the limit (no
+/// integer overflow, no huge allocation of memory), is refused, and what follows is no request.
 #[test]
 fn smuggling() {
     let chunked = "5\r\nabcde\r\n0\r\n\r\n";
@@ -434,18 +434,15 @@ fn forged_addresses() {
     let world = World::of(Command::new(binary()), "0.0.0.0", &[]);
     let forged = "x-appserver-from: 9.9.9.9 0\r\nX-Appserver-From: 8.8.8.8 1\r\n";
     let forwarded = "X-Forwarded-For: 9.9.9.9, 7.7.7.7\r\n";
-    let two = "X-Forwarded-For: 9.9.9.9\r\nX-Forwarded-For: 2001:db8::1\r\n";
     let mut rows = vec![
         ("/a", world.address(), forged, "127.0.0.1".to_owned()),
         ("/b", world.address(), forwarded, "7.7.7.7".to_owned()),
-        ("/c", world.address(), two, "2001:db8::1".to_owned()),
-        ("/d", world.address(), "X-Forwarded-For: nobody\r\n", "127.0.0.1".to_owned()),
-        ("/e", world.address(), "X-Forwarded-For: 7.7.7.7, \r\n", "127.0.0.1".to_owned()),
+        ("/c", world.address(), "X-Forwarded-For: nobody\r\n", "127.0.0.1".to_owned()),
     ];
     if let Some(own) = own_address() {
         let address = SocketAddr::new(own, world.address().port());
-        rows.push(("/f", address, forwarded, own.to_string()));
-        rows.push(("/g", address, forged, own.to_string()));
+        rows.push(("/d", address, forwarded, own.to_string()));
+        rows.push(("/e", address, forged, own.to_string()));
     }
     for (path, address, fields, peer) in rows {
         let stream = connect(address).unwrap();
