@@ -217,24 +217,6 @@ fn one_source_may_have_a_quarter_of_all_places() {
     });
 }
 
-/// A flood from one source that connects as fast as it can: its newcomers are over its limit, and
-/// others must not wait behind them in the backlog.
-#[test]
-fn one_source_that_connects_as_fast_as_it_can() {
-    let _alone = alone();
-    namespace::run("floods::one_source_that_connects_as_fast_as_it_can", || {
-        for (what, message) in [("a health check", HEALTH), ("nothing", b"")] {
-            let world = World::of(Command::new(binary()), namespace::SERVER, &[]);
-            let flood =
-                |_, over: &AtomicBool| flood(namespace::source(1), world.address(), message, over);
-            let (opened, series) = beside(1, flood, || world.callbacks_from(namespace::source(5)));
-            println!("{opened:?} connections that ask for {what}: {series}");
-            assert_eq!(series.served.len(), series.count, "{what}: {series}");
-            assert!(series.median() < SERVED_WITHIN / 10, "{what}: {series}");
-        }
-    });
-}
-
 /// A source over its limit evicts its own connections. What was decided for a request of it, and
 /// logged, still reaches the client: a callback that is recorded must be acknowledged.
 #[test]

@@ -1,5 +1,6 @@
 //! Sieges: sources that each stay within their limits, and together hold all places by connections
-//! that ask again and again (keep-alive). Others are served.
+//! that ask again and again (keep-alive), or one that opens them as fast as it can. Others are
+//! served.
 
 use std::fmt::Display;
 
@@ -98,4 +99,22 @@ pub fn besieged<T>(sieges: &[Siege], begun: usize, then: impl FnOnce() -> T) -> 
         then()
     });
     (counts, result)
+}
+
+/// A flood from one source that connects as fast as it can: its newcomers are over its limit, and
+/// others must not wait behind them in the backlog.
+#[test]
+fn one_source_that_connects_as_fast_as_it_can() {
+    let _alone = alone();
+    namespace::run("sieges::one_source_that_connects_as_fast_as_it_can", || {
+        for (what, message) in [("a health check", HEALTH), ("nothing", b"")] {
+            let world = World::of(Command::new(binary()), namespace::SERVER, &[]);
+            let flood =
+                |_, over: &AtomicBool| flood(namespace::source(1), world.address(), message, over);
+            let (opened, series) = beside(1, flood, || world.callbacks_from(namespace::source(5)));
+            println!("{opened:?} connections that ask for {what}: {series}");
+            assert_eq!(series.served.len(), series.count, "{what}: {series}");
+            assert!(series.median() < SERVED_WITHIN / 10, "{what}: {series}");
+        }
+    });
 }

@@ -50,12 +50,15 @@ fn slow_readers() {
         // All of them share it as long as the second lasts, and nobody counts it as theirs.
         |client, _| format!("/upload.js?{}", client / 2),
     ];
-    side_by_side("slow_readers", rows, slow_readers_of);
+    // They wait side by side, and attack one after the other.
+    let attacks = Mutex::new(());
+    side_by_side("slow_readers", rows, |target| slow_readers_of(target, &attacks));
 }
 
-fn slow_readers_of(target: fn(usize, usize) -> String) {
+fn slow_readers_of(target: fn(usize, usize) -> String, attacks: &Mutex<()>) {
     let world = World::new(&[]);
     let slow: Vec<TcpStream> = (0..600).map(|_| connect_narrow(world.address()).unwrap()).collect();
+    let attack = attacks.lock().unwrap();
     // In the middle of them one second ends and another begins.
     while SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_millis() < 950 {
         thread::sleep(Duration::from_millis(1));
@@ -74,6 +77,7 @@ fn slow_readers_of(target: fn(usize, usize) -> String) {
             send_all(stream, all.as_bytes());
         }
     });
+    drop(attack);
     // And a while later, when nothing moves.
     thread::sleep(Duration::from_secs(2));
     world.others_are_served();

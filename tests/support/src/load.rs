@@ -149,12 +149,16 @@ const FLOOD_OPENS: u32 = 10_000;
 /// One source that opens connections as fast as it can, up to `FLOOD_OPENS`, says nothing on every
 /// other and `message` on the rest, and forgets them. It gives how many there were.
 pub fn flood(source: IpAddr, address: SocketAddr, message: &[u8], over: &AtomicBool) -> u32 {
-    let (start, mut kept, mut opened) = (Instant::now(), VecDeque::new(), 0);
+    const PAUSE: Duration = Duration::from_micros(500);
+    let (mut due, mut kept, mut opened) = (Instant::now(), VecDeque::new(), 0);
     while !over.load(Relaxed) {
-        if start.elapsed() < Duration::from_secs(1) * opened / FLOOD_OPENS {
-            thread::sleep(Duration::from_micros(500));
+        let now = Instant::now();
+        if now < due {
+            thread::sleep(PAUSE);
             continue;
         }
+        // Nor does this one make up for being late, but for what a pause makes of it.
+        due = due.max(now - 10 * PAUSE) + Duration::from_secs(1) / FLOOD_OPENS;
         opened += 1;
         // If none can be opened, the next may be luckier.
         let Some(stream) = open(source, address) else { continue };
