@@ -139,8 +139,8 @@ fn requests_and_then_a_reset() {
 }
 
 /// When all places are taken (`MAX_CONNECTIONS`), the connection that has waited longest is evicted
-/// (LRU); one whose request is in hand never is. Then newcomers wait for the moment until there is a
-/// place, and all are told when the moment becomes too long.
+/// (LRU); one whose request is in hand never is. Then newcomers wait for the moment until there is
+/// a place, and all are told when the moment becomes too long.
 #[test]
 fn the_longest_waiting_gives_way_and_the_served_never() {
     let disk = Disk::new();
