@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::program::{Program, Site};
+use crate::program::{Place, Program};
 use crate::requests::HEALTH;
 
 pub const NAME: &str = "bare loop";
@@ -11,9 +11,9 @@ const VARIABLE: &str = "BARE_LOOP";
 
 pub fn start() -> Program {
     let mut command = Command::new(std::env::current_exe().expect("own path"));
-    let site = Site::free_port();
-    command.env_clear().env(VARIABLE, site.arguments().join(":"));
-    Program::start(NAME, site, command, HEALTH)
+    let place = Place::free_port();
+    command.env_clear().env(VARIABLE, place.arguments().join(":"));
+    Program::start(NAME, place, command, HEALTH)
 }
 
 /// Does not return in the process that `start` started.

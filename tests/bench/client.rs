@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use httparse::Status;
 
-use crate::program::Site;
+use crate::program::Place;
 
 const MAX_RESPONSE_BYTES: usize = 8 * 1024;
 
@@ -32,8 +32,8 @@ impl Client {
         Client { connection: None, buffer: [0; MAX_RESPONSE_BYTES], held: 0, is_whole: false }
     }
 
-    pub fn connect(&mut self, site: &Site) -> io::Result<()> {
-        self.connection = Some(site.connect()?);
+    pub fn connect(&mut self, place: &Place) -> io::Result<()> {
+        self.connection = Some(place.connect()?);
         Ok(())
     }
 

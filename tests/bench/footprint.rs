@@ -15,9 +15,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use client::{Client, Progress};
-use oss_standin::{Options, Standin};
-use program::{Program, Site};
-use support::{Folder, binary};
+use program::{Place, Program};
+use support::binary;
+use support::world::Site;
 
 const STARTS: usize = 21;
 const LOADS: usize = 5;
@@ -27,10 +27,8 @@ const REQUESTS_PER_CONNECTION: usize = 40;
 const SETTLING_TIME: Duration = Duration::from_millis(200);
 
 fn main() {
-    let bucket = Standin::start(Options::default()).expect("the bucket starts");
-    let folder = Folder::new();
+    let Site { bucket, folder, .. } = &Site::new(&[]);
     let key = folder.path("key.pem");
-    fs::write(&key, bucket.public_key_pem()).expect("a key file");
     let (name, secret) = requests::SECRET;
     fs::write(folder.path(&name.to_lowercase()), secret).expect("a credential");
     let credentials = folder.path("");
@@ -48,7 +46,7 @@ fn main() {
         print_row(&format!("first response, secret in {place}, ms"), 1, &starts[0]);
         print_row("memory after it, MB", 1, &starts[1]);
     }
-    let callback = requests::signed_callback(&bucket);
+    let callback = requests::signed_callback(bucket);
     let loads = in_turn(&binaries, LOADS, |binary| {
         let program = start(binary, &key, credential).0;
         load(&program, &callback)
@@ -84,11 +82,11 @@ fn in_turn(
 
 /// Milliseconds to the first response, and MB of memory after it.
 fn start(binary: &Path, key: &str, secret: (&str, &str)) -> (Program, [f64; 2]) {
-    let site = Site::free_port();
+    let place = Place::free_port();
     let mut command = Command::new(binary);
-    command.env_clear().envs(requests::variables(key)).envs([secret]).args(site.arguments());
+    command.env_clear().envs(requests::variables(key)).envs([secret]).args(place.arguments());
     let begin = Instant::now();
-    let program = Program::start("the server", site, command, requests::POLICY);
+    let program = Program::start("the server", place, command, requests::POLICY);
     let milliseconds = begin.elapsed().as_secs_f64() * 1e3;
     let memory = program.memory();
     (program, [milliseconds, memory])
@@ -99,7 +97,7 @@ fn start(binary: &Path, key: &str, secret: (&str, &str)) -> (Program, [f64; 2]) 
 fn load(program: &Program, callback: &[u8]) -> [f64; 2] {
     let mut clients: Vec<Client> = (0..CONNECTIONS).map(|_| Client::new()).collect();
     for client in &mut clients {
-        client.connect(&program.site).expect("a connection");
+        client.connect(&program.place).expect("a connection");
     }
     for request in [requests::POLICY, callback].into_iter().cycle().take(REQUESTS_PER_CONNECTION) {
         clients.iter_mut().for_each(|client| client.send(request));

@@ -19,9 +19,11 @@ use std::thread;
 use std::time::Duration;
 
 use measure::{Load, Sample, measure};
-use oss_standin::{Options, Standin};
-use program::{Program, Site};
-use support::{Folder, binary};
+use oss_standin::Standin;
+use program::{Place, Program};
+use support::binary;
+use support::load::closing;
+use support::world::Site;
 
 const LOADS: [Load; 4] = [
     Load { connections: 1, keep_alive: true },
@@ -36,13 +38,12 @@ const SETTLING_TIME: Duration = Duration::from_millis(200);
 fn main() {
     bare::run_if_asked();
     let arguments = Arguments::read();
-    let bucket = Standin::start(Options::default()).expect("the bucket starts");
-    let files = Files::new(&bucket);
+    let files = Files::new();
     let servers = Servers::start(&files);
     thread::sleep(SETTLING_TIME);
     let idle: Vec<f64> = servers.programs().map(Program::memory).collect();
 
-    let mut rows = rows(&servers, &bucket);
+    let mut rows = rows(&servers, &files.site.bucket);
     arguments.select(&mut rows);
     let Arguments { rounds, seconds, .. } = arguments;
     for round in 1..=rounds {
@@ -107,21 +108,17 @@ impl Arguments {
 
 /// What the servers read and write.
 struct Files {
-    /// Sockets need a short path: a folder of the system's.
-    folder: Folder,
+    /// Its folder is one of the system's: sockets need a short path.
+    site: Site,
     /// Beside the binary, on a disk that syncs: the system's folder may be memory.
     record: PathBuf,
-    public_key: String,
 }
 
 impl Files {
-    fn new(bucket: &Standin) -> Files {
-        let folder = Folder::new();
+    fn new() -> Files {
         let record = binary().with_file_name(format!("bench-load-{}", std::process::id()));
         fs::create_dir_all(&record).expect("a folder");
-        let public_key = folder.path("key.pem");
-        fs::write(&public_key, bucket.public_key_pem()).expect("a key file");
-        Files { folder, record, public_key }
+        Files { site: Site::new(&[]), record }
     }
 }
 
@@ -196,12 +193,13 @@ fn start_server(
         Configuration::Recording => format!("{place}, `UPLOAD_LOG`{suffix}"),
     };
     let file_name = name.replace([' ', ',', '`'], "-");
-    let site = match place {
-        "TCP" => Site::free_port(),
-        _ => Site::Unix(files.folder.path(&format!("{file_name}.sock")).into()),
+    let folder = &files.site.folder;
+    let address = match place {
+        "TCP" => Place::free_port(),
+        _ => Place::Unix(folder.path(&format!("{file_name}.sock")).into()),
     };
     let mut command = Command::new(binary);
-    command.env_clear().envs(requests::variables(&files.public_key)).envs([requests::SECRET]);
+    command.env_clear().envs(requests::variables(&folder.path("key.pem"))).envs([requests::SECRET]);
     match configuration {
         Configuration::Plain => {}
         Configuration::Tickets => {
@@ -213,8 +211,8 @@ fn start_server(
             command.env("UPLOAD_LOG", folder);
         }
     }
-    command.args(site.arguments());
-    Program::start(&name, site, command, requests::HEALTH)
+    command.args(address.arguments());
+    Program::start(&name, address, command, requests::HEALTH)
 }
 
 struct Row<'a> {
@@ -283,7 +281,7 @@ fn rows<'a>(servers: &'a Servers, bucket: &Standin) -> Vec<Row<'a>> {
                 let name = format!("{what}, {}", target.place);
                 let request = match load.keep_alive {
                     true => request.clone(),
-                    false => requests::closing(request),
+                    false => closing(request),
                 };
                 let (samples, other_samples) = (Vec::new(), Vec::new());
                 rows.push(Row { name, load, request, target, samples, other_samples });

@@ -120,7 +120,7 @@ impl Run<'_> {
     /// A connection leaves the epoll set by itself when it is closed.
     fn connect(&mut self, number: usize) {
         let client = &mut self.exchanges[number].client;
-        client.connect(&self.program.site).expect("a connection");
+        client.connect(&self.program.place).expect("a connection");
         let data = epoll::EventData::new_u64(number as u64);
         epoll::add(&self.poll, &client, data, epoll::EventFlags::IN).expect("a watched socket");
     }

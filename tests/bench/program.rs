@@ -20,38 +20,38 @@ const START_POLL: Duration = Duration::from_micros(200);
 const TICKS_PER_SECOND: f64 = 100.0; // in /proc/PID/stat, on every Linux
 
 /// Where a program listens.
-pub enum Site {
+pub enum Place {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
-impl Site {
+impl Place {
     /// A port that is free now. Another process may take it before the program does, which then
     /// fails to start. Connections to 127.0.0.2 come from 127.0.0.1, so that one that is tried
     /// before the program listens cannot meet itself.
-    pub fn free_port() -> Site {
+    pub fn free_port() -> Place {
         let listener = TcpListener::bind("127.0.0.2:0").expect("a free port");
-        Site::Tcp(listener.local_addr().expect("a bound address"))
+        Place::Tcp(listener.local_addr().expect("a bound address"))
     }
 
     /// The arguments that make appserver listen there.
     pub fn arguments(&self) -> Vec<String> {
         match self {
-            Site::Tcp(address) => vec![address.ip().to_string(), address.port().to_string()],
-            Site::Unix(path) => vec![format!("unix:{}", path.display())],
+            Place::Tcp(address) => vec![address.ip().to_string(), address.port().to_string()],
+            Place::Unix(path) => vec![format!("unix:{}", path.display())],
         }
     }
 
     /// A connection, as a file: both kinds of socket are read and written alike.
     pub fn connect(&self) -> io::Result<File> {
         let socket: OwnedFd = match self {
-            Site::Tcp(address) => {
+            Place::Tcp(address) => {
                 let stream = TcpStream::connect(address)?;
                 stream.set_nodelay(true)?;
                 stream.set_read_timeout(Some(PATIENCE))?;
                 stream.into()
             }
-            Site::Unix(path) => {
+            Place::Unix(path) => {
                 let stream = UnixStream::connect(path)?;
                 stream.set_read_timeout(Some(PATIENCE))?;
                 stream.into()
@@ -64,19 +64,19 @@ impl Site {
 /// A running program; ended when dropped.
 pub struct Program {
     pub name: String,
-    pub site: Site,
+    pub place: Place,
     child: Child,
 }
 
 impl Program {
     /// Starts `command` and waits for its response to `request`.
-    pub fn start(name: &str, site: Site, mut command: Command, request: &[u8]) -> Program {
+    pub fn start(name: &str, place: Place, mut command: Command, request: &[u8]) -> Program {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let started = Instant::now();
         let child = command.spawn().expect("the program starts");
-        let mut program = Program { name: name.to_owned(), site, child };
+        let mut program = Program { name: name.to_owned(), place, child };
         let mut client = Client::new();
-        while let Err(error) = client.connect(&program.site) {
+        while let Err(error) = client.connect(&program.place) {
             let ended = program.child.try_wait().expect("a child process");
             assert!(ended.is_none(), "{} ended: {ended:?}", program.name);
             assert!(started.elapsed() < PATIENCE, "{}: {error}", program.name);

@@ -5,10 +5,10 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use oss_standin::Standin;
+use support::load::beside;
 use support::trust::{TOKEN_KEY, callback, callback_token, now};
 use support::world::{FORM, Site};
 use support::{Connection, Server, binary};
@@ -29,8 +29,7 @@ struct Turn {
 }
 
 fn main() {
-    let name = format!("bench-record-{}", std::process::id());
-    let folder = binary().with_file_name(name);
+    let folder = binary().with_file_name(format!("bench-record-{}", std::process::id()));
     let record = folder.join("record");
     fs::create_dir_all(&record).expect("a folder");
     let site = Site::new(&[
@@ -87,22 +86,21 @@ fn messages(bucket: &Standin) -> Vec<Vec<u8>> {
 
 /// The callbacks that are answered per second when so many clients wait for one each.
 fn callbacks(server: &Server, bucket: &Standin, clients: usize) -> f64 {
-    let (messages, next, answered) = (messages(bucket), AtomicUsize::new(0), AtomicUsize::new(0));
+    let (messages, next) = (messages(bucket), AtomicUsize::new(0));
     let start = Instant::now();
-    thread::scope(|scope| {
-        for _ in 0..clients {
-            scope.spawn(|| {
-                let mut connection = Connection::open(server.address).expect("a connection");
-                while start.elapsed() < TIME {
-                    let Some(message) = messages.get(next.fetch_add(1, Relaxed)) else { return };
-                    let reply = connection.ask(message).expect("an answer");
-                    assert_eq!(reply.status, 200, "{}", reply.text());
-                    answered.fetch_add(1, Relaxed);
-                }
-            });
+    let client = |_, _: &_| {
+        let mut connection = Connection::open(server.address).expect("a connection");
+        let mut answered = 0;
+        while start.elapsed() < TIME {
+            let Some(message) = messages.get(next.fetch_add(1, Relaxed)) else { break };
+            let reply = connection.ask(message).expect("an answer");
+            assert_eq!(reply.status, 200, "{}", reply.text());
+            answered += 1;
         }
-    });
-    answered.load(Relaxed) as f64 / start.elapsed().as_secs_f64()
+        answered
+    };
+    let (answered, ()) = beside(clients, client, || ());
+    f64::from(answered.iter().sum::<u32>()) / start.elapsed().as_secs_f64()
 }
 
 fn first_line(record: &Path) -> Vec<u8> {

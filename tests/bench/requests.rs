@@ -41,14 +41,6 @@ pub fn signed_callback(bucket: &Standin) -> Vec<u8> {
     callback(&target, &bucket.sign(&target, BODY), FORM, BODY)
 }
 
-/// The same request as the only one of its connection.
-pub fn closing(request: &[u8]) -> Vec<u8> {
-    let mut lines = request.splitn(2, |byte| *byte == b'\n');
-    let first = lines.next().expect("a request line");
-    let rest = lines.next().expect("header lines");
-    [first, b"\nConnection: close\r\n", rest].concat()
-}
-
 /// The second binary to measure, if `OTHER` names one.
 pub fn other_binary() -> Option<PathBuf> {
     let path = env::var_os("OTHER").filter(|path| !path.is_empty())?;

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use support::documents;
 use support::hostile::Random;
+use support::load::beside;
 use support::proxy::{self, Proxy};
-use support::siege::Over;
 use support::trust::{JWT_SECRET, TOKEN_KEY, now, ticket};
 use support::world::Site;
 use support::{Connection, Folder, PATIENCE, Process, Reply, Server, send, upload};
@@ -209,7 +209,7 @@ struct Answers {
 }
 
 impl Answers {
-    fn load(&self, world: &World, nginx: SocketAddr, client: u32, over: &AtomicBool) {
+    fn load(&self, world: &World, nginx: SocketAddr, client: usize, over: &AtomicBool) {
         let mut connection = Connection::open(nginx).unwrap();
         for n in 0.. {
             if over.load(Ordering::Relaxed) {
@@ -232,21 +232,18 @@ impl Answers {
 /// `kill -9` of one of two at random moments under load, over and over.
 #[test]
 fn with_one_of_two_killed_over_and_over_every_callback_is_answered_200() {
-    const CLIENTS: u32 = 4;
+    const CLIENTS: usize = 4;
     let rounds = support::rounds(6, 2);
     let (world, mut a, mut b, nginx) = World::balanced();
     world.start(&mut a);
     world.start(&mut b);
-    let (answers, over) = (Answers::default(), AtomicBool::new(false));
+    let answers = Answers::default();
     let mut random = Random(now() << 20 | u64::from(std::process::id()));
     println!("seed {}", random.0);
     let start = Instant::now();
-    thread::scope(|scope| {
-        for client in 0..CLIENTS {
-            let (answers, world, nginx, over) = (&answers, &world, nginx.address(0), &over);
-            scope.spawn(move || answers.load(world, nginx, client, over));
-        }
-        let _over = Over(&over);
+    let front = nginx.address(0);
+    let client = |number, over: &AtomicBool| answers.load(&world, front, number, over);
+    beside(CLIENTS, client, || {
         for _ in 0..rounds {
             // The load has come back to it.
             a.server().wait_log("\" 200 callback");
@@ -273,7 +270,7 @@ fn with_one_of_two_killed_over_and_over_every_callback_is_answered_200() {
     assert_eq!(lost, 0);
     assert!(refused.is_empty(), "{refused:?}");
     assert!(by_a.len() > rounds && by_b.len() > 15 * rounds, "too little load to show anything");
-    assert!(twice <= rounds * CLIENTS as usize, "only what a kill cut off is sent again");
+    assert!(twice <= rounds * CLIENTS, "only what a kill cut off is sent again");
 
     // Both records as one, as the document merges them.
     let merge = documents::block("tests/proxy/README.md", "sh", "jq -sc");

@@ -10,7 +10,6 @@ use std::process::Command;
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use oss_standin::{CredentialFault, KeyFault, Source};
-use support::hostile::limit_descriptors;
 use support::trust::{TOKEN_KEY, now};
 use support::world::{Site, borrowed};
 use support::{Folder, Run, Server, binary, documents, request, send};
@@ -146,18 +145,24 @@ fn what_is_unwise_is_said_at_the_start() {
 /// Connections beyond the limit would be refused one by one, good callbacks among them.
 #[test]
 fn more_connections_than_descriptors_stop_the_start() {
+    let limited = || {
+        let mut command = Command::new("prlimit");
+        command.arg("--nofile=128");
+        command
+    };
     let site = site();
     for (max_connections, needed) in [("64", None), ("65", Some(129)), ("512", Some(576))] {
         let vars = [("MAX_CONNECTIONS", max_connections)];
         let Some(needed) = needed else {
-            let mut command = limit_descriptors(128, &binary());
+            let mut command = limited();
+            command.arg(binary());
             command.args(["127.0.0.1", "0"]);
             Server::spawn(command, &vars); // it has started once this returns
             continue;
         };
         // With a time-out, so that this ends if it starts all the same.
-        let mut command = limit_descriptors(128, Path::new("timeout"));
-        command.arg("30").arg(binary()).args(["127.0.0.1", "0"]);
+        let mut command = limited();
+        command.args(["timeout", "30"]).arg(binary()).args(["127.0.0.1", "0"]);
         let output = command.env_clear().envs(site.exact(&vars)).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{said}");

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use oss_standin::{CredentialFault, KeyFault, Options, Source};
 use serde_json::json;
 use support::hostile::{Random, connect_narrow, is_closed, read_to_close, send_all};
-use support::siege::Over;
+use support::load::beside;
 use support::systemd::{Manager, Service, Signal, inode};
 use support::trust::{JWT_SECRET, TOKEN_KEY, now, ticket};
 use support::world::{FORM, Site, V1, V4, borrowed, policy};
@@ -519,27 +519,20 @@ fn restarts(
     rounds: usize,
     mut restart: impl FnMut(&World, &mut Service, &Seen, usize),
 ) -> (World, Seen) {
-    let (world, seen, over) = (World::new(&[]), Seen::default(), AtomicBool::new(false));
+    let (world, seen) = (World::new(&[]), Seen::default());
     let mut service = world.start_first();
     let (address, start) = (world.address(), Instant::now());
-    thread::scope(|scope| {
-        let (world, seen, over) = (&world, &seen, &over);
-        for caller in 0..CALLERS {
-            scope.spawn(move || {
-                for n in 0.. {
-                    if over.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    seen.call_back(world, address, format!("{caller}-{n}"));
-                }
-            });
+    let client = |number: usize, over: &AtomicBool| {
+        if number >= CALLERS {
+            return seen.poll(address, over);
         }
-        for _ in 0..POLLERS {
-            scope.spawn(move || seen.poll(address, over));
+        for n in (0..).take_while(|_| !over.load(Ordering::Relaxed)) {
+            seen.call_back(&world, address, format!("{number}-{n}"));
         }
-        let _over = Over(over);
+    };
+    beside(CALLERS + POLLERS, client, || {
         for round in 1..=rounds {
-            restart(world, &mut service, seen, round);
+            restart(&world, &mut service, &seen, round);
         }
         seen.wait_for_load();
     });

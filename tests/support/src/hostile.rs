@@ -14,15 +14,14 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection whose reads end some time.
 pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    prepare(TcpStream::connect(address)?)
+    prepare(TcpStream::connect(address)?, PATIENCE)
 }
 
 /// A connection that comes from `source`: on Linux all of 127.0.0.0/8 is this machine.
 pub fn connect_from(source: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.bind(&SocketAddr::new(source, 0).into())?;
+    let socket = socket(Some(source), address)?;
     socket.connect(&address.into())?;
-    prepare(socket.into())
+    prepare(socket.into(), PATIENCE)
 }
 
 /// The `number`th of many loopback addresses.
@@ -39,16 +38,26 @@ pub fn loopback(number: usize) -> IpAddr {
 /// A connection that takes next to nothing: small segments and a small window, so that what the
 /// server's system buffers for it is soon full.
 pub fn connect_narrow(address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    let socket = socket(None, address)?;
     socket.set_recv_buffer_size(1)?;
     socket.set_tcp_mss(536)?;
     socket.connect(&address.into())?;
-    prepare(socket.into())
+    prepare(socket.into(), PATIENCE)
 }
 
-fn prepare(stream: TcpStream) -> io::Result<TcpStream> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+/// A socket that will connect to `address`, from `source` if there is one.
+pub(crate) fn socket(source: Option<IpAddr>, address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if let Some(source) = source {
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    Ok(socket)
+}
+
+/// Neither a read nor a write waits longer.
+pub(crate) fn prepare(stream: TcpStream, patience: Duration) -> io::Result<TcpStream> {
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
@@ -96,13 +105,6 @@ pub fn take(mut stream: &TcpStream, bytes: &mut Vec<u8>) -> bool {
     };
     stream.set_nonblocking(false).expect("a socket");
     closed
-}
-
-/// `program`, to run with at most `count` descriptors.
-pub fn limit_descriptors(count: usize, program: &Path) -> Command {
-    let mut command = Command::new("prlimit");
-    command.arg(format!("--nofile={count}")).arg(program);
-    command
 }
 
 /// `program`, to run with at most `count` threads. The limit counts all threads of a user and
@@ -201,8 +203,8 @@ const TELLING: &[&[u8]] = &[
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
 ];
 
-/// A valid message with a few faults in it, half the time a single one: bytes changed, dropped, doubled, swapped, or
-/// something telling put in.
+/// A valid message with a few faults in it, half the time a single one: bytes changed, dropped,
+/// doubled, swapped, or something telling put in.
 pub fn mutate(random: &mut Random, message: &[u8]) -> Vec<u8> {
     let mut bytes = message.to_vec();
     for _ in 0..1 + random.below(4) * random.below(2) {

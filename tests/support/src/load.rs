@@ -1,18 +1,47 @@
-//! Clients that together hold all places of a server, each within its limits, and others that want
-//! to be served meanwhile.
+//! Load: clients that ask until they are told to stop, sieges that together hold all places of a
+//! server, floods of new connections, and what became of others' requests meanwhile.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::panic::resume_unwind;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Socket, Type};
-
-use crate::hostile::{reset, send_all};
+use crate::hostile::{prepare, reset, send_all, socket};
 use crate::{Reply, read_reply};
+
+/// Runs `then` beside so many clients, each in a thread of its own, and gives what they and it
+/// returned. A client goes on until its flag is set: `then` has returned or panicked.
+pub fn beside<C: Send, T>(
+    clients: usize,
+    client: impl Fn(usize, &AtomicBool) -> C + Sync,
+    then: impl FnOnce() -> T,
+) -> (Vec<C>, T) {
+    /// Sets the flag in a panic too: else the scope would wait for ever.
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Relaxed);
+        }
+    }
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let (client, over) = (&client, &over);
+        let spawn = |number| scope.spawn(move || client(number, over));
+        let running: Vec<_> = (0..clients).map(spawn).collect();
+        let end = Over(over);
+        let result = then();
+        drop(end);
+        let mut results = Vec::new();
+        for client in running {
+            results.push(client.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        (results, result)
+    })
+}
 
 /// One source that holds places with connections that it keeps alive.
 pub struct Siege {
@@ -38,15 +67,6 @@ impl std::fmt::Display for Counts {
         let [sent, answered, opened] =
             [&self.sent, &self.answered, &self.opened].map(|count| count.load(Relaxed));
         write!(f, "{opened} hostile connections sent {sent} times, were answered {answered}")
-    }
-}
-
-/// Says that it is over when it is dropped, by a panic too: else the scope would wait for ever.
-pub struct Over<'a>(pub &'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
     }
 }
 
@@ -80,16 +100,16 @@ impl Siege {
         places.into_iter().filter_map(|place| place.stream).for_each(reset);
     }
 
-    /// The turn of one of the connections.
+    /// The turn of one of the connections. It reads once: what is left is for the next turn.
     fn ask(&self, place: &mut Place, counts: &Counts) {
         if let Some(stream) = &mut place.stream {
-            match drain(stream) {
-                Drained::Nothing => {}
-                Drained::Some => {
+            match stream.read(&mut [0; 32 * 1024]) {
+                Ok(1..) => {
                     counts.answered.fetch_add(1, Relaxed);
                     place.sent = 0;
                 }
-                Drained::Closed => *place = Place::default(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                _ => *place = Place::default(),
             }
         }
         if place.stream.is_none() {
@@ -110,39 +130,12 @@ impl Siege {
     }
 }
 
-enum Drained {
-    Nothing,
-    Some,
-    Closed,
-}
-
-/// Reads and forgets what has come.
-fn drain(stream: &mut TcpStream) -> Drained {
-    let mut chunk = [0; 32 * 1024];
-    let mut drained = Drained::Nothing;
-    loop {
-        match stream.read(&mut chunk) {
-            Ok(0) => return Drained::Closed,
-            Ok(read) => {
-                drained = Drained::Some;
-                if read < chunk.len() {
-                    return drained;
-                }
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return drained,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return Drained::Closed,
-        }
-    }
-}
-
 /// Begins to connect, and does not wait for it.
 fn open(source: IpAddr, address: SocketAddr) -> Option<TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).ok()?;
+    let socket = socket(Some(source), address).ok()?;
     socket.set_nonblocking(true).ok()?;
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_send_buffer_size(128 * 1024); // a part of a message goes in whole
-    socket.bind(&SocketAddr::new(source, 0).into()).ok()?;
     let _ = socket.connect(&address.into()); // it is under way
     Some(socket.into())
 }
@@ -156,12 +149,16 @@ const FLOOD_OPENS: u32 = 10_000;
 /// One source that opens connections as fast as it can, up to `FLOOD_OPENS`, says nothing on every
 /// other and `message` on the rest, and forgets them. It gives how many there were.
 pub fn flood(source: IpAddr, address: SocketAddr, message: &[u8], over: &AtomicBool) -> u32 {
-    let (start, mut kept, mut opened) = (Instant::now(), VecDeque::new(), 0);
+    const PAUSE: Duration = Duration::from_micros(500);
+    let (mut due, mut kept, mut opened) = (Instant::now(), VecDeque::new(), 0);
     while !over.load(Relaxed) {
-        if start.elapsed() < Duration::from_secs(1) * opened / FLOOD_OPENS {
-            thread::sleep(Duration::from_micros(500));
+        let now = Instant::now();
+        if now < due {
+            thread::sleep(PAUSE);
             continue;
         }
+        // Nor does this one make up for being late, but for what a pause makes of it.
+        due = due.max(now - 10 * PAUSE) + Duration::from_secs(1) / FLOOD_OPENS;
         opened += 1;
         // If none can be opened, the next may be luckier.
         let Some(stream) = open(source, address) else { continue };
@@ -253,26 +250,26 @@ pub fn ask_from(
     limit: Duration,
 ) -> Result<Reply, String> {
     let deadline = Instant::now() + limit;
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None);
-    let socket = socket.map_err(|error| error.to_string())?;
-    if let Some(source) = source {
-        let bound = socket.bind(&SocketAddr::new(source, 0).into());
-        bound.map_err(|error| error.to_string())?;
-    }
+    let socket = socket(source, address).map_err(|error| error.to_string())?;
     socket
         .connect_timeout(&address.into(), limit)
         .map_err(|error| format!("not connected ({:?})", error.kind()))?;
-    let stream = TcpStream::from(socket);
-    let _ = stream.set_nodelay(true);
     let left = deadline.saturating_duration_since(Instant::now());
-    let left = left.max(Duration::from_millis(1));
-    stream.set_read_timeout(Some(left)).map_err(|error| error.to_string())?;
-    stream.set_write_timeout(Some(left)).map_err(|error| error.to_string())?;
+    let stream = prepare(socket.into(), left.max(Duration::from_millis(1)));
+    let stream = stream.map_err(|error| error.to_string())?;
     let sent = send_all(&stream, message);
-    let reply = read_reply(&mut std::io::BufReader::new(stream), false);
+    let reply = read_reply(&mut BufReader::new(stream), false);
     reply.ok_or_else(|| match (sent, Instant::now() < deadline) {
         (_, false) => "no response in time".to_owned(),
         (true, true) => "closed without a response".to_owned(),
         (false, true) => "closed before all was sent".to_owned(),
     })
+}
+
+/// The same request as the only one of its connection.
+pub fn closing(request: &[u8]) -> Vec<u8> {
+    let mut lines = request.splitn(2, |byte| *byte == b'\n');
+    let first = lines.next().expect("a request line");
+    let rest = lines.next().expect("header lines");
+    [first, b"\nConnection: close\r\n", rest].concat()
 }
