@@ -283,6 +283,27 @@ fn a_loop_that_is_stuck_can_be_ended() {
     println!("ended {:.1?} after it was told to, with a stuck loop", told.elapsed());
 }
 
+/// The watchdog of a busy server: its health check waits in line with all requests and is answered,
+/// so that systemd ends no server that works.
+#[test]
+fn a_busy_server_goes_on_telling_its_watchdog() {
+    let (world, mut service) = World::started(&[OFTEN]);
+    let address = world.address();
+    let busy = |number: usize, over: &AtomicBool| {
+        let mut count = 0;
+        while !over.load(Ordering::Relaxed) {
+            let callback = world.callback(&format!("{number}-{count}"));
+            assert_eq!(support::send(address, &callback, false).unwrap().status, 200);
+            count += 1;
+        }
+        count
+    };
+    let told = world.manager.count("WATCHDOG=1");
+    let (counts, ()) = beside(16, busy, || world.manager.wait("WATCHDOG=1", told + 8));
+    assert!(counts.iter().all(|count| *count > 8), "not busy: {counts:?}");
+    assert!(service.stop().success());
+}
+
 /// A health check needs no place among the clients.
 #[test]
 fn a_proxy_full_of_silent_clients_does_not_silence_the_watchdog() {
