@@ -201,6 +201,7 @@ fn check_answers(list: &str, with_credentials: bool) {
         (0, "PUT", "/", ("Accept", "*/*"), 405),
         (0, "POST", "/", ("Accept", "*/*"), 400),
         (1, "GET", "/", ("Accept", "*/*"), 401),
+        (1, "OPTIONS", V4, ("Access-Control-Request-Headers", "authorization"), 204),
         (1, "GET", "/", ("Authorization", "Bearer x"), 401),
         (2, "GET", "/", ("Accept", "*/*"), 503),
     ] {

@@ -81,6 +81,7 @@ fn every_mistake_names_its_variable() {
     let host = "is not https://BUCKET";
     let urls = "is not 1 to 5 http(s)://HOST";
     let types = "is not a comma list of content types";
+    let body_types = "is not application/x-www-form-urlencoded or application/json";
     for (name, value, says) in [
         ("OSS_ACCESS_KEY_ID", "(unset)", "not set (an access key id)"),
         ("OSS_ACCESS_KEY_ID", "a/b", "not an access key id"),
@@ -125,7 +126,7 @@ fn every_mistake_names_its_variable() {
         ("CALLBACK_URL", "http://a;http://b;http://c;http://d;http://e;http://f", urls),
         ("CALLBACK_URL", "http://a/100%/b", urls),
         ("CALLBACK_URL", "http://a;", urls),
-        ("CALLBACK_BODY_TYPE", "text/plain", "is not application/x-www-form-urlencoded or "),
+        ("CALLBACK_BODY_TYPE", "text/plain", body_types),
         ("CALLBACK_PUBLIC_KEY_FILE", "/does/not/exist", "No such file"),
         ("CALLBACK_PUBLIC_KEY_FILE", "/dev/null", "is not a PEM file"),
         ("CALLBACK_KEY_ORIGIN", "http://keys.example", "is not https://HOST"),
@@ -139,6 +140,7 @@ fn every_mistake_names_its_variable() {
         ("MAX_CONNECTIONS", "0", "from 1 to 65535"),
         ("UPLOAD_JWT_SECRET", "", "set, but empty"),
         ("UPLOAD_JWT_SECRET", "s3cr3t-but-short", "shorter than 32 characters"),
+        ("CALLBACK_TOKEN_KEY", "", "set, but empty"),
         ("CALLBACK_TOKEN_KEY", "s3cr3t-but-short", "shorter than 32 characters"),
         ("CALLBACK_TOKEN", "no", "is not on or off"),
         ("CALLBACK_TOKEN_TTL", "0", "from 1 to 2592000"),

@@ -160,6 +160,7 @@ fn values_in_quotes_are_refused_in_any_variable() {
         ("UPLOAD_JWT_SECRET", "\"jwtSecretOfMoreThanThirtyTwoCharacters\"", says),
         ("CALLBACK_TOKEN_KEY", "'tokenKeyOfMoreThanThirtyTwoCharacters'", says),
         ("CALLBACK_BODY", "'bucket=${bucket}&object=${object}'", says),
+        ("EXPIRE_TIME", "\"\"", says),
         ("ALLOW_ORIGIN", "\"*\"", says),
     ]);
 }
