@@ -769,9 +769,10 @@ fn looks_into_the_bucket_are_bounded() {
         }
     });
     println!("looks at once: {rounds:?}");
-    // Without a bound, one of the first two rounds would have half of them.
+    // Without a bound, one of the first two rounds would have half of them. (One or two of a round
+    // may be counted in the next.)
     let most = rounds.into_iter().max().unwrap();
-    assert!((2..=16).contains(&most), "{most} looks at once");
+    assert!((2..20).contains(&most), "{most} looks at once");
 }
 
 /// Keys with blanks, Unicode and every mark that a URL escapes: signed as OSS signs them.
