@@ -27,7 +27,8 @@ const WORKERS: usize = 3;
 const LONGEST_TEST: Duration = Duration::from_secs(60);
 /// Tests up to this long are tried first. Only what they miss is tried on the others.
 const QUICK_TEST: Duration = Duration::from_secs(6);
-/// A mutant gets quick tests until they took as long together, each at its time without a mutant.
+/// A mutant gets quick tests until they took as long together, each at its time without a mutant,
+/// and slow ones for twice as long.
 const BUDGET: Duration = Duration::from_secs(40);
 /// What the library has besides: which mutant it is, and a file for the places that are reached.
 const SWITCH: &str = "
@@ -101,12 +102,13 @@ fn main() {
         })
         .filter(|(number, ..)| !left_out.contains(number))
         .collect();
-    let (quick, slow): (Vec<Test>, Vec<Test>) =
+    let (quick, mut slow): (Vec<Test>, Vec<Test>) =
         tests.into_iter().partition(|test| test.takes <= QUICK_TEST);
+    slow.sort_by_key(|test| test.reaches.len()); // those that are about little else first
     let missed = survivors(&work, &all, &quick, BUDGET);
     println!("{} missed by quick tests", missed.len());
     let candidates: Vec<Candidate> = missed.iter().map(|at| all[*at]).collect();
-    let missed = survivors(&work, &candidates, &slow, Duration::MAX);
+    let missed = survivors(&work, &candidates, &slow, 2 * BUDGET);
 
     let answers = answers(&top);
     let mut survived = BTreeSet::new();
@@ -143,9 +145,12 @@ fn survivors(work: &Path, all: &[Candidate], tests: &[Test], budget: Duration) -
                 let mut last_killer = None;
                 loop {
                     let at = next.fetch_add(1, Relaxed);
-                    let Some((number, ..)) = all.get(at) else { break };
+                    let Some((number, source, mutant)) = all.get(at) else { break };
                     match killer(work, worker, *number, tests, budget, last_killer) {
-                        None => missed.lock().expect("no panic").push(at),
+                        None => {
+                            eprintln!("not yet killed: {}: {}", source.path, mutant.what);
+                            missed.lock().expect("no panic").push(at);
+                        }
                         found => last_killer = found,
                     }
                 }
