@@ -73,6 +73,7 @@ fn what_was_stored_but_not_registered_is_no_success_and_stays_so() {
     assert_eq!(world.get(error), json!(["yes", true, 203]));
     world.click(".more");
     assert!(world.text(".facts").contains("Error status : 502."));
+    world.assert_clean(false);
     world.click("#retry-all");
     world.wait("uploader.uploads[0].error?.status === 409");
     world.wait_all(1, &["unconfirmed"]);

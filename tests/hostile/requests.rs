@@ -212,6 +212,7 @@ fn requests_on_the_border() {
         (request("GET /healthz#a HTTP/1.1", ""), 400),
         (request("GET \\healthz HTTP/1.1", ""), 400),
         (request("CONNECT x:443 HTTP/1.1", ""), 400),
+        (request("G@T /healthz HTTP/1.1", ""), 400),
         (request("get /healthz HTTP/1.1", ""), 405),
         (request("GET http://y/healthz?a HTTP/1.1", ""), 200),
         (request("GET https://y/healthz HTTP/1.1", ""), 200),

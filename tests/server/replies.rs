@@ -85,7 +85,7 @@ fn methods_and_paths() {
         let reply = ask(method, "/");
         assert_eq!((reply.status, reply.header("allow")), (405, Some("GET, HEAD, POST, OPTIONS")));
     }
-    for target in [V1, V4, "/index.html", "/nothing"] {
+    for target in [V1, V4, "/index.html", "/upload.js", "/healthz", "/nothing"] {
         let (get, head) = (ask("GET", target), ask("HEAD", target));
         assert_eq!(get.status, head.status, "{target}");
         assert_eq!(get.header("content-length"), head.header("content-length"), "{target}");
