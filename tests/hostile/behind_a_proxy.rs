@@ -5,7 +5,7 @@ use std::path::Path;
 
 use support::proxy::{self, Proxy};
 
-use crate::sieges::{BODY, LOCAL, besieged, served};
+use crate::sieges::{BODY, LOCAL, besieged, is_served, served, undisturbed, waited};
 use crate::*;
 
 /// Sieges behind a reverse proxy, Caddy and Apache as README has them: they have no limit per
@@ -44,26 +44,31 @@ fn besiege(
     period: u64,
     message: &[Vec<u8>],
 ) -> Series {
-    let site = Site::new(&[("UPLOAD_LOG", ""), ("PUBLIC_PATH_PREFIX", "/upload")]);
-    let socket = site.folder.path("http.sock");
-    let mut command = Command::new(binary());
-    command.arg(format!("unix:{socket}"));
-    let mut server = Server::spawn(command, &site.vars(&[("MAX_CONNECTIONS", max_connections)]));
-    // Apache's process gives up root.
-    std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o666)).unwrap();
-    let proxy = start(&site.folder.0, &socket);
-    let address = proxy.address(0);
-    let siege = Siege {
-        source: LOCAL[0].parse().unwrap(),
-        address,
-        connections,
-        period: Duration::from_millis(period),
-        message: message.to_vec(),
-    };
-    let callback = site.bucket.callback_request("/upload/callback", proxy::HOST, BODY, FORM);
-    let other = "127.0.0.77".parse().unwrap();
-    let (counts, series) = besieged(&[siege], connections, || callbacks(other, address, &callback));
-    let report = format!("{max_connections} places behind a proxy: {series}; {counts}");
-    assert_survived(server.is_running(), server.status("VmHWM"), &report);
-    series
+    undisturbed(is_served, || {
+        let site = Site::new(&[("UPLOAD_LOG", ""), ("PUBLIC_PATH_PREFIX", "/upload")]);
+        let socket = site.folder.path("http.sock");
+        let mut command = Command::new(binary());
+        command.arg(format!("unix:{socket}"));
+        let mut server =
+            Server::spawn(command, &site.vars(&[("MAX_CONNECTIONS", max_connections)]));
+        // Apache's process gives up root.
+        std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o666)).unwrap();
+        let proxy = start(&site.folder.0, &socket);
+        let address = proxy.address(0);
+        let siege = Siege {
+            source: LOCAL[0].parse().unwrap(),
+            address,
+            connections,
+            period: Duration::from_millis(period),
+            message: message.to_vec(),
+        };
+        let callback = site.bucket.callback_request("/upload/callback", proxy::HOST, BODY, FORM);
+        let other = "127.0.0.77".parse().unwrap();
+        let before = waited(&server);
+        let (counts, series) =
+            besieged(&[siege], connections, || callbacks(other, address, &callback));
+        let report = format!("{max_connections} places behind a proxy: {series}; {counts}");
+        assert_survived(server.is_running(), server.status("VmHWM"), &report);
+        (series, waited(&server) - before)
+    })
 }

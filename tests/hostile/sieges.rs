@@ -48,11 +48,41 @@ fn sieges() {
     namespace::run("sieges::sieges", || served(ROWS[..rounds(16, 6)].iter().map(siege)));
 }
 
+/// What became of others' callbacks in a siege. If too many were lost, and the server's threads had
+/// to wait for a processor that other programs had, that shows the machine, not the server: then
+/// there is another siege, and the fifth counts whatever it shows.
+pub fn undisturbed(is_good: fn(&Series) -> bool, siege: impl Fn() -> (Series, Duration)) -> Series {
+    for _ in 1..5 {
+        let (series, waited) = siege();
+        if is_good(&series) || waited < 20 * SERIES_INTERVAL {
+            return series;
+        }
+        println!("{series}; the server waited {waited:?} for a processor: once more");
+    }
+    siege().0
+}
+
+/// How long all threads of a process have waited for a processor (run delay).
+pub fn waited(server: &Server) -> Duration {
+    let mut nanoseconds = 0;
+    for thread in std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap() {
+        // One that ends meanwhile has none.
+        let text = std::fs::read_to_string(thread.unwrap().path().join("schedstat"));
+        let text = text.unwrap_or_default();
+        nanoseconds += text.split(' ').nth(1).map_or(0, |delay| delay.parse::<u64>().unwrap());
+    }
+    Duration::from_nanos(nanoseconds)
+}
+
+pub fn is_served(series: &Series) -> bool {
+    series.served.len() >= SERVED_OF_100
+}
+
 /// In each of these sieges enough callbacks were served.
 pub fn served<T: Display>(sieges: impl IntoIterator<Item = (T, Series)>) {
     let mut failed = Vec::new();
     for (what, series) in sieges {
-        if series.served.len() < SERVED_OF_100 {
+        if !is_served(&series) {
             failed.push(format!("{what}: {series}"));
         }
     }
@@ -60,7 +90,13 @@ pub fn served<T: Display>(sieges: impl IntoIterator<Item = (T, Series)>) {
 }
 
 /// Valid callbacks are sent all through a siege.
-fn siege(&(max_connections, sources, period, what): &Row) -> (String, Series) {
+fn siege(row: &Row) -> (String, Series) {
+    let (max_connections, sources, period, what) = row;
+    let name = format!("{max_connections} places, {sources:?}, {period} ms, {what}");
+    (name, undisturbed(is_served, || siege_once(row)))
+}
+
+fn siege_once(&(max_connections, sources, period, what): &Row) -> (Series, Duration) {
     let vars = [("MAX_CONNECTIONS", max_connections)];
     let world = World::of(Command::new(binary()), namespace::SERVER, &vars);
     let message = match what {
@@ -79,11 +115,11 @@ fn siege(&(max_connections, sources, period, what): &Row) -> (String, Series) {
         message: vec![message.clone()],
     };
     let sieges: Vec<Siege> = sources.iter().map(siege).collect();
+    let before = waited(&world.server);
     let (counts, series) =
         besieged(&sieges, 2 * places, || world.callbacks_from(namespace::source(5)));
-    let what = format!("{max_connections} places, {sources:?}, {period} ms, {what}");
-    println!("{what}: {series}; {counts}");
-    (what, series)
+    println!("{max_connections} places, {sources:?}, {period} ms, {what}: {series}; {counts}");
+    (series, waited(&world.server) - before)
 }
 
 /// Calls `then` while the sieges last: they have begun once they have had `begun` responses, or
@@ -108,13 +144,23 @@ fn one_source_that_connects_as_fast_as_it_can() {
     let _alone = alone();
     namespace::run("sieges::one_source_that_connects_as_fast_as_it_can", || {
         for (what, message) in [("a health check", HEALTH), ("nothing", b"")] {
-            let world = World::of(Command::new(binary()), namespace::SERVER, &[]);
-            let flood =
-                |_, over: &AtomicBool| flood(namespace::source(1), world.address(), message, over);
-            let (opened, series) = beside(1, flood, || world.callbacks_from(namespace::source(5)));
-            println!("{opened:?} connections that ask for {what}: {series}");
-            assert_eq!(series.served.len(), series.count, "{what}: {series}");
-            assert!(series.median() < SERVED_WITHIN / 10, "{what}: {series}");
+            let series = undisturbed(is_served_at_once, || {
+                let world = World::of(Command::new(binary()), namespace::SERVER, &[]);
+                let before = waited(&world.server);
+                let flood = |_, over: &AtomicBool| {
+                    flood(namespace::source(1), world.address(), message, over)
+                };
+                let (opened, series) =
+                    beside(1, flood, || world.callbacks_from(namespace::source(5)));
+                println!("{opened:?} connections that ask for {what}: {series}");
+                assert!(opened[0] as usize > FLOOD_KEEPS, "that is no flood");
+                (series, waited(&world.server) - before)
+            });
+            assert!(is_served_at_once(&series), "{what}: {series}");
         }
     });
+}
+
+fn is_served_at_once(series: &Series) -> bool {
+    series.served.len() == series.count && series.median() < SERVED_WITHIN / 10
 }
