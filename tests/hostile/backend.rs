@@ -206,8 +206,12 @@ fn long_heads_while_the_loop_is_held() {
     disk.hang();
     let held = world.send(world.callback_about("held"));
     disk.wait_for_a_sync();
-    let ask =
-        |number: usize| world.send(get(&format!("/nothing?{number}{}", "a".repeat(8000)), ""));
+    let ask = |number: usize| {
+        let stream = world.connect();
+        let head = get(&format!("/nothing?{number}{}", "a".repeat(8000)), "");
+        assert!(send_all(&stream, head.as_bytes()));
+        stream
+    };
     let asked: Vec<TcpStream> = (0..500).map(ask).collect();
     thread::sleep(Duration::from_millis(500)); // by then as many are read as will be
     disk.resume();

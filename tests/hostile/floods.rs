@@ -230,7 +230,7 @@ fn a_response_is_not_evicted_before_it_is_written() {
             for number in 0..100 {
                 let message = get(&format!("/{client}-{number}"), "Connection: close\r\n");
                 // Most of them are evicted before they have asked, by the flood.
-                let reply = ask_from(Some(own), world.address(), message.as_bytes(), SERVED_WITHIN);
+                let reply = ask_from(Some(own), world.address(), message.as_bytes(), TOLD_WITHIN);
                 if reply.is_ok_and(|reply| reply.status == 404) {
                     answered.fetch_add(1, Relaxed);
                 }
@@ -239,6 +239,9 @@ fn a_response_is_not_evicted_before_it_is_written() {
         let flood = |_, over: &AtomicBool| flood(own, world.address(), b"", over);
         beside(1, flood, || beside(24, client, || ()));
         world.others_are_served();
+        // The log is read up to its last line.
+        assert_eq!(world.statuses(request("PUT /last HTTP/1.1", "")), [405]);
+        world.server.wait_log(" PUT \"/last\" 405");
         let log = world.server.log();
         let decided = log.iter().filter(|line| line.contains("-") && line.ends_with("\" 404"));
         let (decided, answered) = (decided.count(), answered.into_inner());
