@@ -151,7 +151,7 @@ fn attacked(world: &World, time: Duration, name: &str) -> Vec<Duration> {
     let attack = |number, over: &AtomicBool| match number {
         0 => dripping(world, b"", over),
         1 => dripping(world, b"GET / HTTP/1.1\r\nHost: x\r\nX: ", over),
-        2 => dripping(world, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n", over),
+        2 => dripping(world, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n", over),
         3 => never_reading(world, over),
         _ => garbage_and_resets(world, over),
     };
