@@ -1,6 +1,7 @@
 //! Slow clients (slowloris): a byte a second, silence, clients that never read their responses
 //! (backpressure), in our memory or the kernel's. Timeouts end them all.
 
+use std::io::Read;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::*;
@@ -34,6 +35,74 @@ fn slow_heads_and_slow_bodies() {
     });
     // Nothing at all is not waited for either.
     assert_eq!(read_to_close(&idle), Some(Vec::new()));
+}
+
+/// The timeout of an idle connection (15 s) is not that of a request (10 s): a request that begins
+/// late has its whole time.
+#[test]
+fn a_request_that_begins_late_has_its_whole_time() {
+    let world = World::new(&[]);
+    let stream = world.send(HEALTH);
+    assert_eq!(response(&stream).unwrap().status, 200);
+    thread::sleep(Duration::from_secs(12));
+    assert!(send_all(&stream, &HEALTH[..9]));
+    thread::sleep(Duration::from_secs(5));
+    assert!(send_all(&stream, &HEALTH[9..]));
+    assert_eq!(response(&stream).unwrap().status, 200);
+}
+
+/// No busy loop: when nobody asks and nothing is due, the server sleeps. The longest deadline of a
+/// request in hand (4 s) has passed by then.
+#[test]
+fn an_idle_server_uses_no_processor() {
+    let world = World::new(&[]);
+    world.others_are_served();
+    let _idle = world.connect();
+    // The 14th and 15th field of /proc/PID/stat, in hundredths of a second.
+    let used = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", world.server.pid())).unwrap();
+        let after_name = stat.rsplit(") ").next().unwrap().split(' ');
+        after_name.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>()
+    };
+    thread::sleep(Duration::from_secs(5));
+    let before = used();
+    thread::sleep(Duration::from_secs(2));
+    let ticks = used() - before;
+    assert!(ticks < 20, "{ticks} hundredths of a second in two seconds");
+}
+
+/// Lingering close (RFC 9112, 9.6): who is refused while he sends reads the refusal and an orderly
+/// end, and may send on for a moment: no reset takes the refusal from him.
+#[test]
+fn who_is_refused_while_sending_is_not_reset() {
+    let world = World::new(&[]);
+    let head = request("POST / HTTP/1.1", "Content-Length: 99999\r\n");
+    let stream = world.send(head + &"a".repeat(1000));
+    let mut reader = BufReader::new(&stream);
+    assert_eq!(read_reply(&mut reader, false).unwrap().status, 413);
+    for _ in 0..8 {
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0, "not the end");
+        assert!(send_all(&stream, &[b'a'; 8 << 10]));
+    }
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+}
+
+/// A slow reader's place is like any other: it is evicted for a newcomer once its response has
+/// begun to be written.
+#[test]
+fn slow_readers_give_way() {
+    // A source may have a quarter of the places.
+    let world = World::new(&[("MAX_CONNECTIONS", "8")]);
+    let all = get("/upload.js", "").repeat(20);
+    for _ in 0..2 {
+        let slow: Vec<TcpStream> =
+            (0..2).map(|_| connect_narrow(world.address()).unwrap()).collect();
+        for stream in &slow {
+            assert!(send_all(stream, all.as_bytes()));
+            assert_eq!(stream.peek(&mut [0]).unwrap(), 1);
+        }
+        world.others_are_served();
+    }
 }
 
 /// Slow readers (backpressure): clients that ask for much and never read, the longest response,

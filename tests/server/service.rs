@@ -701,7 +701,7 @@ fn a_confirmation_that_never_comes_does_not_hold_the_end() {
 /// a callback and its body apart, and others are served between them.
 #[test]
 fn a_request_that_is_on_its_way_is_served_at_the_end() {
-    let long = Duration::from_millis(1300);
+    let long = Duration::from_millis(2600);
     for (idle, is_head_whole) in [(Duration::ZERO, true), (Duration::ZERO, false), (long, false)] {
         let (world, mut service) = World::started(&[]);
         let mut late = world.send(b"");
