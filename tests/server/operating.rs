@@ -313,9 +313,9 @@ impl Metrics {
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (name, value) = line.rsplit_once(' ').unwrap();
             let bare = name.split('{').next().unwrap();
-            for kind in ["TYPE", "HELP"] {
-                assert!(text.contains(&format!("# {kind} {bare} ")), "{line}");
-            }
+            let kind = if bare.ends_with("_total") { "counter" } else { "gauge" };
+            assert!(text.contains(&format!("# TYPE {bare} {kind}\n")), "{line}");
+            assert!(text.contains(&format!("# HELP {bare} ")), "{line}");
             let name = name.strip_prefix("appserver_").unwrap();
             samples.insert(name.to_owned(), value.parse().unwrap());
         }
@@ -433,6 +433,15 @@ fn every_metric_moves() {
     assert_eq!(ends, [site.bucket.issued()[0].expire, 1]);
     let lasting = Metrics::start(&site, &[("UPLOAD_LOG", "")]);
     assert_eq!(lasting.value("credentials_end_seconds"), Some(0));
+}
+
+/// metrics: one client is served at a time, so one that says nothing is sent away (timeout).
+#[test]
+fn a_silent_client_does_not_silence_the_metrics() {
+    let metrics = Metrics::start(&site(), &[]);
+    let silent = TcpStream::connect(metrics.address).unwrap();
+    assert_eq!(metrics.value("evictions_total"), Some(0));
+    assert_eq!(support::hostile::read_to_close(&silent), Some(Vec::new()));
 }
 
 /// metrics: a port of METRICS_LISTEN that is taken only turns them off.

@@ -92,6 +92,8 @@ fn methods_and_paths() {
         assert_eq!(get.header("content-length"), Some(&*get.body.len().to_string()));
         assert!(head.body.is_empty());
     }
+    // Health checks would only fill the log.
+    assert!(!server.log().iter().any(|line| line.contains("/healthz\" 200")));
 }
 
 /// Whether a browser lets a page read the response (Fetch, 4.10, "CORS check").

@@ -20,7 +20,7 @@ use mutate::Mutant;
 
 mod mutate;
 
-const PROGRAMS: [&str; 3] = ["unit", "server", "hostile"];
+const PROGRAMS: [&str; 4] = ["unit", "server", "proxy", "hostile"];
 /// At the same time.
 const WORKERS: usize = 3;
 /// Tests that take longer alone are left out.
