@@ -12,3 +12,4 @@ mod policy;
 mod rsa;
 mod time;
 mod token;
+mod upstream;
