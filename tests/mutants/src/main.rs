@@ -87,6 +87,9 @@ fn main() {
     let count: usize = sources.iter().map(|source| source.mutants.len()).sum();
     println!("{count} places in {} files", sources.len());
     let (left_out, programs) = build(&work, &sources);
+    for worker in 0..WORKERS {
+        let _ = fs::remove_file(work.join(format!("binary-{worker}"))); // of the last run
+    }
     println!("{} of them do not compile changed", left_out.len());
     let tests = trace(&work, &programs);
     println!(
@@ -363,11 +366,15 @@ fn run(
     limit: Duration,
 ) -> bool {
     let wrapper = work.join(format!("appserver-{worker}"));
+    let binary = work.join(format!("binary-{worker}"));
+    if !binary.exists() {
+        fs::hard_link(work.join("target/debug/appserver"), &binary).expect("a name of its own");
+    }
     let mut text = "#!/bin/sh\n".to_owned();
     for (name, value) in set {
         text += &format!("export {name}='{value}'\n");
     }
-    text += &format!("exec {} \"$@\"\n", work.join("target/debug/appserver").display());
+    text += &format!("exec {} \"$@\"\n", binary.display());
     // Not written over: a server of the last test may still be about to read it.
     let new = work.join(format!("new-{worker}"));
     fs::write(&new, text).expect("a script");
@@ -379,7 +386,11 @@ fn run(
     command.env("APPSERVER_BINARY", &wrapper).envs(set.iter().copied());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
     let mut child = command.spawn().expect("the test's program");
-    wait(&mut child, limit)
+    let passed = wait(&mut child, limit);
+    // Servers that left the group, and may spin for ever.
+    let pattern = format!("^{} ", binary.display());
+    let _ = Command::new("pkill").args(["-KILL", "-f", &pattern]).status();
+    passed
 }
 
 /// Waits for a test, and ends it and all that it started.
