@@ -448,10 +448,11 @@ fn a_large_file_moves_and_the_tab_stays_small() {
     let object = world.bucket.object("user/large.bin").unwrap();
     assert_eq!(object.bytes.len(), size);
     assert!(object.bytes.starts_with(b"begin\0") && object.bytes.ends_with(b"\0"));
-    assert!(world.get("seen.size").as_u64().unwrap() > 10);
+    let steps = world.get("seen.size").as_u64().unwrap();
+    assert!(steps > 2, "{steps} steps of progress"); // a browser tells of them every 50 ms at most
     let grown = most.saturating_sub(before) >> 20;
     assert!(grown < 60, "the tab grew by {grown} MB");
-    println!("{size} bytes: the tab grew by {grown} MB, {} steps", world.get("seen.size"));
+    println!("{size} bytes: the tab grew by {grown} MB, {steps} steps");
     world.assert_clean(false);
 }
 
