@@ -8,7 +8,9 @@ use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
 
 use crate::client::{Client, Progress};
-use crate::program::{PATIENCE, Program, cpu_time};
+use support::cpu_time;
+
+use crate::program::{PATIENCE, Program};
 
 /// How many requests are under way at a time, and on what connections.
 #[derive(Clone, Copy, PartialEq)]

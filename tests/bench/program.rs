@@ -11,13 +11,14 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use support::cpu_time;
+
 use crate::client::Client;
 
 /// Far longer than any response takes, so that a server that hangs ends the run.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a program that starts is asked. Short beside a start, which takes milliseconds.
 const START_POLL: Duration = Duration::from_micros(200);
-const TICKS_PER_SECOND: f64 = 100.0; // in /proc/PID/stat, on every Linux
 
 /// Where a program listens.
 pub enum Place {
@@ -106,13 +107,4 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Seconds in user and system mode.
-pub fn cpu_time(pid: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the state of a process");
-    // The second field is a name and may hold anything, but it ends with the last parenthesis.
-    let after_name = stat.rsplit(") ").next().expect("fields");
-    let ticks = |field: &str| field.parse::<f64>().expect("a number of ticks");
-    after_name.split(' ').skip(11).take(2).map(ticks).sum::<f64>() / TICKS_PER_SECOND
 }

@@ -23,7 +23,9 @@ use std::time::{Duration, Instant};
 use support::hostile::*;
 use support::load::*;
 use support::world::{FORM, Site, objects};
-use support::{Disk, Folder, Reply, Server, binary, namespace, read_reply, rounds};
+use support::{
+    Disk, Folder, PATIENCE, Reply, Server, binary, cpu_time, namespace, read_reply, rounds,
+};
 
 /// How long another client may have to wait, whatever the attack.
 const SERVED_WITHIN: Duration = Duration::from_secs(1);

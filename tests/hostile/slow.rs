@@ -58,17 +58,11 @@ fn an_idle_server_uses_no_processor() {
     let world = World::new(&[]);
     world.others_are_served();
     let _idle = world.connect();
-    // The 14th and 15th field of /proc/PID/stat, in hundredths of a second.
-    let used = || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", world.server.pid())).unwrap();
-        let after_name = stat.rsplit(") ").next().unwrap().split(' ');
-        after_name.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>()
-    };
     thread::sleep(Duration::from_secs(5));
-    let before = used();
+    let before = cpu_time(world.server.pid());
     thread::sleep(Duration::from_secs(2));
-    let ticks = used() - before;
-    assert!(ticks < 20, "{ticks} hundredths of a second in two seconds");
+    let used = cpu_time(world.server.pid()) - before;
+    assert!(used < 0.2, "{used} s of CPU time in two seconds");
 }
 
 /// Lingering close (RFC 9112, 9.6): who is refused while he sends reads the refusal and an orderly

@@ -9,7 +9,7 @@ use appserver::oss::credentials::{Credentials, Issued, Secret, Signer, Source};
 use appserver::oss::sts::{rpc_signature, session_policy};
 use oss_standin::{CredentialFault, Options, Source as From};
 use serde_json::{Value, json};
-use support::world::{Site, TOKENS, V1, V4, World};
+use support::world::{Site, TOKENS, V1, V4, World, borrowed};
 use support::{Reply, upload};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,7 +32,7 @@ fn world(seconds: u64, from: From, fault: CredentialFault, changes: &[(&str, &st
     if from == From::Sts {
         vars.pop(); // tokens can hang on the key that assumes the role
     }
-    vars.extend(role.iter().map(|(name, value)| (*name, &**value)));
+    vars.extend(borrowed(&role));
     let server = site.start(&[&vars[..], changes].concat());
     server.wait_log(" credentials: ");
     World { site, server }
@@ -93,8 +93,7 @@ fn a_temporary_key_assumes_the_role() {
         Options { security_token: Some("exampleToken==".to_owned()), ..Options::default() };
     let site = Site::of(options, &[]);
     let role = site.bucket.role_vars(From::Sts);
-    let vars: Vec<(&str, &str)> = role.iter().map(|(name, value)| (*name, &**value)).collect();
-    let server = site.start(&vars);
+    let server = site.start(&borrowed(&role));
     let line = server.wait_log(" credentials: ");
     assert!(line.contains("valid until"), "{line}");
 }

@@ -10,7 +10,7 @@ use oss_standin::{Options, PUB_KEY_URL, STRANGER_KEY_PEM, Standin};
 use serde_json::{Value, json};
 use support::tickets::{self, Case, FORGED, MISSING, OK};
 use support::trust::{self, JWT_SECRET, TOKEN_KEY, callback_token, now, ticket};
-use support::world::{FORM, TOKENS, V1, V4, World, call_with, ticket_for, ticket_with};
+use support::world::{FORM, TOKENS, V1, V4, World, borrowed, call_with, ticket_for, ticket_with};
 use support::{Connection, Host, PLAIN, Server, request, run, upload};
 
 /// A callback about a file in alice's folder.
@@ -374,8 +374,7 @@ fn another_customers_bucket_is_refused() {
         // His bucket needs policies too: what makes them is this same program.
         let url = format!("{}{target}", world.server.url());
         let vars = evil.vars();
-        let mut vars: Vec<(&str, &str)> =
-            vars.iter().map(|(name, value)| (*name, &**value)).collect();
+        let mut vars = borrowed(&vars);
         vars.extend([("CALLBACK_URL", &*url), ("CALLBACK_BODY", &body)]);
         let mallory = Server::start(&vars);
         let policy = request(mallory.address, "GET", V4, &[], b"").json();

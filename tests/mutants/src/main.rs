@@ -88,7 +88,9 @@ fn main() {
     println!("{count} places in {} files", sources.len());
     let (left_out, programs) = build(&work, &sources);
     for worker in 0..WORKERS {
-        let _ = fs::remove_file(work.join(format!("binary-{worker}"))); // of the last run
+        let binary = work.join(format!("binary-{worker}"));
+        let _ = fs::remove_file(&binary); // of the last run
+        fs::hard_link(work.join("target/debug/appserver"), binary).expect("a name of its own");
     }
     println!("{} of them do not compile changed", left_out.len());
     let tests = trace(&work, &programs);
@@ -367,9 +369,6 @@ fn run(
 ) -> bool {
     let wrapper = work.join(format!("appserver-{worker}"));
     let binary = work.join(format!("binary-{worker}"));
-    if !binary.exists() {
-        fs::hard_link(work.join("target/debug/appserver"), &binary).expect("a name of its own");
-    }
     let mut text = "#!/bin/sh\n".to_owned();
     for (name, value) in set {
         text += &format!("export {name}='{value}'\n");

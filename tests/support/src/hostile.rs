@@ -9,8 +9,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, SockRef, Socket, Type};
 
-/// Far longer than the server lets anybody wait, so that a test that hangs ends by itself.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+use crate::PATIENCE;
 
 /// A connection whose reads end some time.
 pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {

@@ -26,7 +26,7 @@ pub use folder::Folder;
 pub use host::Host;
 pub use http::{Connection, Reply, post_form, read_reply, request, send, upload};
 pub use order::{Event, Order};
-pub use process::Process;
+pub use process::{Process, cpu_time};
 pub use server::{PLAIN, Run, Server, binary, run};
 
 /// Far longer than anything waited for takes, so that a loaded machine fails no test.

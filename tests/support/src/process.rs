@@ -125,3 +125,13 @@ impl Drop for Process {
         self.kill();
     }
 }
+
+/// Seconds of CPU time in user and system mode, threads that have ended included.
+pub fn cpu_time(pid: u32) -> f64 {
+    const TICKS_PER_SECOND: f64 = 100.0; // on every Linux
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    // The second field is a name and may hold anything, but it ends with the last parenthesis.
+    let after_name = stat.rsplit(") ").next().expect("fields");
+    let ticks = |field: &str| field.parse::<f64>().expect("a number of ticks");
+    after_name.split(' ').skip(11).take(2).map(ticks).sum::<f64>() / TICKS_PER_SECOND
+}

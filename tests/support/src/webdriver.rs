@@ -7,17 +7,15 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Value, json};
 
-use crate::{Folder, read_reply};
+use crate::{Folder, PATIENCE, read_reply};
 
 const CHROMIUM: &str = "/usr/bin/chromium";
 const CHROMEDRIVER: &str = "/usr/bin/chromedriver";
-/// Far longer than anything waited for takes, so that a loaded machine fails no test.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Chromedriver ends when this program does, however that ends, and so does Chromium, by its pipe;
 /// which still writes into its profile for a while.
 const DRIVER: &str = r#"

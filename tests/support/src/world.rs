@@ -96,22 +96,43 @@ impl Site {
 
     /// A good callback about an object of five bytes, as the bucket sends it.
     pub fn callback(&self, target: &str, object: &str) -> Vec<u8> {
-        self.bucket.callback_request(target, "example.com", body(object).as_bytes(), FORM)
+        self.bucket.callback_request(target, "example.com", body(object, 5, "E").as_bytes(), FORM)
     }
 
     /// A good callback about an object in `folder` with a token for it, by `TOKEN_KEY`; the
     /// connection stays open.
     pub fn callback_with_token(&self, path: &str, folder: &str, object: &str) -> Vec<u8> {
         let token = callback_token(TOKEN_KEY, path, now() + 3600, folder);
-        let (target, body) = (format!("{path}?token={token}"), body(&format!("{folder}{object}")));
+        let target = format!("{path}?token={token}");
+        let body = body(&format!("{folder}{object}"), 5, "E");
         let authorization = self.bucket.sign(&target, body.as_bytes());
         trust::callback(&target, &authorization, FORM, body.as_bytes())
     }
+
+    /// Puts an object in and gives the callback's body for it.
+    pub fn put(&self, key: &str, bytes: &[u8]) -> String {
+        self.bucket.put(key, bytes, "text/plain");
+        let etag = self.bucket.object(key).expect("an object").etag;
+        body(key, bytes.len(), &etag)
+    }
+
+    /// The callback that the bucket made last, of so many.
+    pub fn last_callback(&self, count: usize) -> CallbackRecord {
+        let mut callbacks = self.bucket.wait_for_callbacks(count, Duration::from_secs(30));
+        assert_eq!(callbacks.len(), count);
+        callbacks.pop().expect("a callback")
+    }
+
+    /// A callback that OSS's own key has signed, whoever made it do so.
+    pub fn call_to(&self, server: &Server, target: &str, body: &str) -> Reply {
+        let authorization = self.bucket.sign(target, body.as_bytes());
+        call_with(server, target, (&authorization, PUB_KEY_URL), body)
+    }
 }
 
-fn body(object: &str) -> String {
+fn body(object: &str, size: usize, etag: &str) -> String {
     let name = object.replace('/', "%2F");
-    format!("filename={name}&size=5&bucket=examplebucket&etag=E")
+    format!("filename={name}&size={size}&bucket=examplebucket&etag={etag}")
 }
 
 /// The variables as most functions take them.
@@ -123,7 +144,7 @@ pub fn borrowed<'a>(vars: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str
 pub fn policy(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Value {
     let reply = request(address, "GET", target, headers, b"");
     assert_eq!(reply.status, 200, "{}", reply.text());
-    serde_json::from_slice(&reply.body).expect("JSON")
+    reply.json()
 }
 
 /// The lines in all files of a record, the oldest first. Each is whole.
@@ -176,6 +197,30 @@ impl World {
     pub fn policy(&self, target: &str) -> Value {
         policy(self.server.address, target, &[])
     }
+
+    pub fn call(&self, target: &str, body: &str) -> Reply {
+        self.call_to(&self.server, target, body)
+    }
+
+    /// What who shows this ticket is told at a path.
+    pub fn ask(&self, target: &str, ticket: &str) -> Reply {
+        self.get(target, &[("Authorization", &format!("Bearer {ticket}"))])
+    }
+
+    /// The V4 policy for who shows this ticket.
+    pub fn policy_of(&self, ticket: &str) -> Value {
+        policy(self.server.address, V4, &[("Authorization", &format!("Bearer {ticket}"))])
+    }
+
+    pub fn policy_for(&self, subject: &str) -> Value {
+        self.policy_of(&ticket_for(subject))
+    }
+
+    /// The line of the POST that was answered last.
+    pub fn last_post(&self) -> String {
+        let mut log = self.server.log().into_iter();
+        log.rfind(|line| line.contains(" POST ")).expect("a POST")
+    }
 }
 
 impl Deref for World {
@@ -215,55 +260,4 @@ pub fn call_with(server: &Server, target: &str, signed: (&str, &str), body: &str
         ("Content-Type", FORM),
     ];
     request(server.address, "POST", target, &headers, body.as_bytes())
-}
-
-impl Site {
-    /// Puts an object in and gives the callback's body for it.
-    pub fn put(&self, key: &str, bytes: &[u8]) -> String {
-        self.bucket.put(key, bytes, "text/plain");
-        let etag = self.bucket.object(key).expect("an object").etag;
-        let name = key.replace('/', "%2F");
-        format!("filename={name}&size={}&bucket=examplebucket&etag={etag}", bytes.len())
-    }
-
-    /// The callback that the bucket made last, of so many.
-    pub fn last_callback(&self, count: usize) -> CallbackRecord {
-        let mut callbacks = self.bucket.wait_for_callbacks(count, Duration::from_secs(30));
-        assert_eq!(callbacks.len(), count);
-        callbacks.pop().expect("a callback")
-    }
-
-    /// A callback that OSS's own key has signed, whoever made it do so.
-    pub fn call_to(&self, server: &Server, target: &str, body: &str) -> Reply {
-        let authorization = self.bucket.sign(target, body.as_bytes());
-        call_with(server, target, (&authorization, PUB_KEY_URL), body)
-    }
-}
-
-impl World {
-    pub fn call(&self, target: &str, body: &str) -> Reply {
-        self.call_to(&self.server, target, body)
-    }
-
-    /// What who shows this ticket is told at a path.
-    pub fn ask(&self, target: &str, ticket: &str) -> Reply {
-        self.get(target, &[("Authorization", &format!("Bearer {ticket}"))])
-    }
-
-    /// The V4 policy for who shows this ticket.
-    pub fn policy_of(&self, ticket: &str) -> Value {
-        let reply = self.ask(V4, ticket);
-        assert_eq!(reply.status, 200, "{}", reply.text());
-        reply.json()
-    }
-
-    pub fn policy_for(&self, subject: &str) -> Value {
-        self.policy_of(&ticket_for(subject))
-    }
-
-    /// The line of the POST that was answered last.
-    pub fn last_post(&self) -> String {
-        let mut log = self.server.log().into_iter();
-        log.rfind(|line| line.contains(" POST ")).expect("a POST")
-    }
 }
